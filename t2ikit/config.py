@@ -1,0 +1,138 @@
+"""A run's configuration and its identity.
+
+What changes the weights is in `RunConfig` and so in the run's id; what does not (paths, device, logging intervals, and the number
+of steps, since a constant rate makes more steps an extension) is in `Budget`. The id is the first 12 hex digits of the SHA-256 of the
+canonical JSON of everything in `RunConfig`, once its backbone is resolved to numbers and its world and encoders to fingerprints.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from t2ikit.errors import UserError, choose
+
+NUMERICS = 1  # raised by hand when a golden-loss test changes: the same config then means another run
+
+TIERS = ("smoke", "tiny", "small", "paper")
+OBJECTIVES = ("ddpm-eps", "ddpm-v")
+PRECISIONS = ("fp32", "bf16")
+
+
+def canonical(obj: Any) -> str:
+    """JSON with sorted keys, no spaces, and only finite numbers: equal objects give equal text."""
+    if dataclasses.is_dataclass(obj) and not isinstance(obj, type):
+        obj = dataclasses.asdict(obj)
+    return json.dumps(obj, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+
+
+def digest(obj: Any, n: int = 12) -> str:
+    """First `n` hex digits of the SHA-256 of `canonical(obj)`."""
+    return hashlib.sha256(canonical(obj).encode()).hexdigest()[:n]
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides the weights of a run. Built by `t2ikit.study.preset`, overridden with `--set key=value`."""
+
+    backbone: str  # a name of `t2ikit models`
+    world: str  # a name of `t2ikit data`
+    tier: str = "tiny"  # decides the size of the backbone; not part of the id, the resolved spec is
+    seed: int = 0
+    objective: str = "ddpm-eps"
+    captions: str = "medium"  # which captions of the world: its densities
+    caption_dropout: float = 0.1  # share of samples trained on the empty caption (classifier-free guidance)
+    resolution: int = 64  # pixels
+    codec: str = "sdxl-like"  # image codec (VAE), see t2ikit.encoders
+    text: str = "minilm-64"  # text encoder, see t2ikit.encoders
+    batch: int = 64  # images a step, over all processes
+    lr: float = 1e-3  # AdamW, after warm-up constant
+    warmup: int = 100  # steps of linear warm-up
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.01
+    grad_clip: float = 1.0  # global norm
+    ema_std: float = 0.10  # relative width of the power-function EMA (Karras et al. 2024, eq. 127)
+    precision: str = "fp32"
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        choose("tier", self.tier, TIERS)
+        choose("objective", self.objective, OBJECTIVES)
+        choose("precision", self.precision, PRECISIONS)
+        _between("seed", self.seed, 0, 2**31 - 1)
+        _between("caption_dropout", self.caption_dropout, 0, 1)
+        _between("resolution", self.resolution, 8, 4096)
+        _between("batch", self.batch, 1, 65536)
+        _between("lr", self.lr, 1e-8, 1)
+        _between("warmup", self.warmup, 0, 10**7)
+        _between("weight_decay", self.weight_decay, 0, 10)
+        _between("grad_clip", self.grad_clip, 1e-6, 1e6)
+        _between("ema_std", self.ema_std, 0.01, 0.28)
+        for beta in self.betas:
+            _between("betas", beta, 0, 1)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long, and how often to look. None of it changes the weights at a given step, so none of it is in the id."""
+
+    steps: int = 1600
+    log_every: int = 20  # steps between rows of the log
+    eval_every: int = 160  # steps between validations, each with a weight-only snapshot
+    checkpoint_seconds: float = 120.0  # least time between checkpoints
+    threads: int = field(default=0)  # CPU threads; 0: all cores
+
+    def __post_init__(self) -> None:
+        _between("steps", self.steps, 1, 10**9)
+        _between("log_every", self.log_every, 1, 10**9)
+        _between("eval_every", self.eval_every, 1, 10**9)
+        _between("checkpoint_seconds", self.checkpoint_seconds, 0, 1e9)
+        _between("threads", self.threads, 0, 4096)
+
+
+def _between(name: str, value: float, low: float, high: float) -> None:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value) or not low <= value <= high:
+        raise UserError(f"{name} = {value!r} is out of range: give a number from {low:g} to {high:g}.")
+
+
+def override(config: RunConfig, budget: Budget, settings: dict[str, Any]) -> tuple[RunConfig, Budget]:
+    """`config` and `budget` with the fields in `settings` replaced; text values are read as JSON where the field is not text."""
+    types = {f.name: (owner, f.type) for owner in (RunConfig, Budget) for f in fields(owner)}
+    changed: dict[type, dict[str, Any]] = {RunConfig: {}, Budget: {}}
+    for key, value in settings.items():
+        choose("setting", key, types)
+        owner, kind = types[key]
+        changed[owner][key] = _read(key, value, kind)
+    return replace(config, **changed[RunConfig]), replace(budget, **changed[Budget])
+
+
+def _read(key: str, value: Any, kind: str) -> Any:
+    """`value` as the type that the field `key` declares, or a UserError that names both."""
+    if isinstance(value, str) and kind != "str":
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError:
+            raise UserError(f"{key}={value} is not a {kind}: write it as {key}={_example(kind)}.") from None
+    if kind.startswith("tuple") and isinstance(value, (list, tuple)) and len(value) == kind.count(",") + 1:
+        return tuple(float(v) for v in value)
+    if kind == "float" and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    wanted = {"int": int, "float": float, "str": str, "bool": bool}.get(kind)
+    if wanted is None or not isinstance(value, wanted) or (wanted is not bool and isinstance(value, bool)):
+        raise UserError(f"{key}={value} is not a {kind}: write it as {key}={_example(kind)}.")
+    return value
+
+
+def _example(kind: str) -> str:
+    return {"int": "7", "float": "1e-3", "bool": "true"}.get(kind, "[0.9,0.99]")
+
+
+def run_id(config: RunConfig, resolved: dict[str, Any]) -> str:
+    """`BACKBONE-` + 12 hex digits. `resolved` holds the backbone's numbers and the fingerprints of world, text encoder and codec."""
+    identity = dataclasses.asdict(config) | resolved | {"numerics": NUMERICS}
+    del identity["tier"]
+    return f"{config.backbone}-{digest(identity)}"
