@@ -1,0 +1,135 @@
+"""Our own small VAEs (64 px → 16 × 16 × 4), stand-ins for SD2's and SDXL's at CPU size: `python -m t2ikit.standins.vae NAME`.
+
+As with the published pair, architecture is the same and training differs: `sdxl-like` is trained five times as long and keeps an average of its
+weights. Both are trained on the training splits of `scenes` and `pictograms`, half each, and scored on their validation splits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor
+from tqdm import tqdm
+
+from t2ikit.data.world import get_world
+from t2ikit.encoders import ASSETS, OWN_CODECS, image_codec
+
+
+@dataclass(frozen=True)
+class VAEConfig:
+    """What decides the weights."""
+
+    images: int  # seen in training
+    ema: bool  # keep an average over the last tenth of the steps
+    batch: int = 32
+    lr: float = 2e-3  # AdamW, cosine to zero after 100 steps of warm-up
+    kl_weight: float = 1e-4  # on the KL, mean over latent elements (nats); reconstruction terms are means over pixels in [−1, 1]
+    edge_weight: float = 1.0  # on the L1 of horizontal and vertical differences
+    channels: tuple[int, ...] = (16, 32, 64)
+    seed: int = 0
+
+
+CONFIGS = {"sd2-like": VAEConfig(images=40_000, ema=False), "sdxl-like": VAEConfig(images=200_000, ema=True)}
+
+
+def build(config: VAEConfig) -> AutoencoderKL:
+    """An untrained AutoencoderKL; three levels give a factor of 4."""
+    torch.manual_seed(config.seed)
+    levels = len(config.channels)
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+        block_out_channels=config.channels,
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=8,
+        sample_size=64,
+        mid_block_add_attention=False,
+        scaling_factor=1.0,
+    )
+
+
+def batch_of(worlds: list, config: VAEConfig, step: int, split: str = "train") -> np.ndarray:
+    """uint8 [batch, 64, 64, 3]: equal parts of each world, a pure function of (seed, step)."""
+    rng = np.random.default_rng([config.seed, step])
+    parts = np.array_split(np.arange(config.batch), len(worlds))
+    return np.concatenate([w.images(split, rng.integers(w.length(split), size=len(p))) for w, p in zip(worlds, parts, strict=True)])
+
+
+def loss_of(vae: AutoencoderKL, images: Tensor, config: VAEConfig) -> Tensor:
+    """L1 on pixels and on their differences, plus the KL to a unit Gaussian. Images [B, 3, 64, 64] in [−1, 1]."""
+    posterior = vae.encode(images).latent_dist
+    out = vae.decode(posterior.sample()).sample.float()
+    pixels = (out - images).abs().mean()
+    edges = sum((out.diff(dim=d) - images.diff(dim=d)).abs().mean() for d in (2, 3))
+    kl = posterior.kl().float().mean() / posterior.mean[0].numel()
+    return pixels + config.edge_weight * edges + config.kl_weight * kl
+
+
+def train(name: str, out: Path) -> None:
+    """Train `name` and save it in diffusers' format, weights as float16, with latents' mean and standard deviation in the config."""
+    config, start = CONFIGS[name], time.time()
+    worlds = [get_world("scenes"), get_world("pictograms")]
+    vae, steps = build(config), config.images // config.batch
+    optimizer = torch.optim.AdamW(vae.parameters(), lr=config.lr, betas=(0.9, 0.99), weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda s: min((s + 1) / 100, 0.5 * (1 + math.cos(math.pi * s / steps)))
+    )
+    average = torch.optim.swa_utils.AveragedModel(vae) if config.ema else None
+    for step in tqdm(range(steps), desc=name, mininterval=5):
+        images = torch.as_tensor(batch_of(worlds, config, step)).permute(0, 3, 1, 2).float() / 127.5 - 1
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = loss_of(vae, images, config)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        if average is not None and step >= 0.9 * steps:
+            average.update_parameters(vae)
+    if average is not None:
+        vae.load_state_dict(average.module.state_dict())
+    mean, std = latent_moments(vae.eval(), worlds, config)
+    vae.register_to_config(latents_mean=mean, latents_std=std)
+    vae.half().save_pretrained(out, safe_serialization=True)
+    scores = {"seconds": round(time.time() - start), "threads": torch.get_num_threads(), "torch": torch.__version__}
+    (out / "training.json").write_text(json.dumps({"config": asdict(config)} | scores | evaluate(f"local-dir:{out}"), indent=1) + "\n")
+
+
+@torch.no_grad()
+def latent_moments(vae: AutoencoderKL, worlds: list, config: VAEConfig) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each latent channel over 2,048 training images."""
+    latents = []
+    for step in range(2048 // config.batch):
+        images = torch.as_tensor(batch_of(worlds, config, -1 - step & 0x7FFFFFFF)).permute(0, 3, 1, 2).float() / 127.5 - 1
+        latents.append(vae.encode(images).latent_dist.mode())
+    z = torch.cat(latents)
+    return z.mean((0, 2, 3)).tolist(), z.std((0, 2, 3)).tolist()
+
+
+def evaluate(codec_name: str, n: int = 512) -> dict[str, float]:
+    """PSNR in dB of reconstructed validation images, per world, and the latents' standard deviation."""
+    codec, scores = image_codec(codec_name), {}
+    for name in ("scenes", "pictograms"):
+        images = get_world(name).images("val", np.arange(n))
+        latents = codec.encode(images)
+        error = (codec.decode(latents).astype(float) - images) ** 2
+        scores[f"psnr_{name}"] = round(float(np.mean(10 * np.log10(255**2 / error.mean((1, 2, 3))))), 2)
+        scores[f"latent_std_{name}"] = round(float(latents.std()), 3)
+    return scores
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name", choices=CONFIGS)
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    train(args.name, args.out or ASSETS / OWN_CODECS[args.name])

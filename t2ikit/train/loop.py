@@ -1,0 +1,226 @@
+"""The training loop: one run, resumable bit for bit. To resume, run the same command again."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from t2ikit import runs
+from t2ikit.cache import EncodedSplit, cached_latents, cached_states
+from t2ikit.config import Budget, RunConfig
+from t2ikit.errors import UserError
+from t2ikit.hardware import gemm_peak
+from t2ikit.probe import Probe, make_probe
+from t2ikit.objectives import sample_losses
+from t2ikit.train import ema
+from t2ikit.train.checkpoint import load_checkpoint, pack_optimizer, save_checkpoint, save_snapshot, unpack_optimizer
+from t2ikit.train.draw import draw
+from t2ikit.train.journal import Journal, memory_bytes
+from t2ikit.train.setup import Parts, resolve
+
+
+class Terminated(SystemExit):
+    """SIGTERM came: the run has checkpointed and stopped. Exit code 143."""
+
+    def __init__(self) -> None:
+        super().__init__(143)
+
+
+def train(config: RunConfig, budget: Budget, root: Path | None = None) -> Path:
+    """Train `config` up to `budget.steps` steps and return its run folder; a run that has as many is returned as it is.
+
+    Raises `Busy` if another process trains it, `UserError` if a part does not fit or the loss stops being finite.
+    """
+    parts = resolve(config)
+    folder = (root or runs.home() / "runs") / parts.id
+    if is_done(folder, budget.steps):
+        return folder
+    if (folder / "row.json").exists() and not (folder / "config.json").exists():
+        raise UserError(f"{folder} has a run's files but no config.json: restore it, or delete the folder to train anew.")
+    with runs.leased(folder) as lease:
+        if not is_done(folder, budget.steps):  # it may have been trained while this process asked for the lease
+            identity = {"id": parts.id, "config": dataclasses.asdict(config), "loss_space": parts.loss_space}
+            runs.write_json(folder / "config.json", identity | parts.resolved)
+            Loop(parts, budget, folder, lease).run()
+    return folder
+
+
+def is_done(folder: Path, steps: int) -> bool:
+    """Whether the run in `folder` is complete with at least `steps` steps."""
+    if not (folder / "row.json").exists() or not (folder / "config.json").exists():
+        return False
+    row = runs.read_json(folder / "row.json")
+    return row["status"] == "done" and row["steps"] >= steps
+
+
+class Loop:
+    """One start of one run: what is rebuilt from the configuration, restored from the checkpoint, and the steps after it."""
+
+    def __init__(self, parts: Parts, budget: Budget, folder: Path, lease: runs.Lease) -> None:
+        config = parts.config
+        segments = runs.read_lines(folder / "segments.jsonl")
+        if budget.threads or segments:  # another number of threads gives other weights after a few steps
+            torch.set_num_threads(budget.threads or segments[0]["threads"])
+        self.parts, self.config, self.budget, self.folder, self.lease = parts, config, budget, folder, lease
+        self.accelerator = Accelerator(mixed_precision={"fp32": "no", "bf16": "bf16"}[config.precision])
+        self.device = self.accelerator.device
+        model = parts.spec.build(seed=config.seed)
+        self.names = [name for name, _ in model.named_parameters()]
+        optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True)
+        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        self.raw = self.accelerator.unwrap_model(self.model)
+        self.weights = list(self.raw.parameters())
+        self.average = [p.detach().clone() for p in self.weights]
+        self.gamma = ema.power_of(config.ema_std)
+        self.forward: nn.Module = torch.compile(self.model) if config.compile else self.model
+        self.journal = Journal(folder, lease, parts, parts.spec.cost())
+        self.step = self.restore()
+
+    def state(self) -> dict[str, Tensor]:
+        """All that the coming steps depend on, besides the configuration and the step's number."""
+        tensors = {f"model.{n}": p for n, p in zip(self.names, self.weights, strict=True)}
+        tensors |= {f"ema.{n}": p for n, p in zip(self.names, self.average, strict=True)}
+        return tensors | pack_optimizer(self.optimizer, self.names)
+
+    @torch.no_grad()
+    def restore(self) -> int:
+        """Take up the last checkpoint, if there is one; returns the steps done."""
+        found = load_checkpoint(self.folder)
+        if found is None:
+            return 0
+        step, tensors = found
+        for name, weight, average in zip(self.names, self.weights, self.average, strict=True):
+            weight.copy_(tensors[f"model.{name}"])
+            average.copy_(tensors[f"ema.{name}"])
+        unpack_optimizer(self.optimizer, self.names, tensors)
+        return step
+
+    def run(self) -> None:
+        """From the restored step to the budget's last."""
+        parts, budget = self.parts, self.budget
+        self.latents = cached_latents(parts.world, "train", parts.codec)
+        self.states = cached_states(parts.world, "train", self.config.captions, parts.text)
+        self.null = tuple(x.to(self.device) for x in parts.text.encode([""]))
+        probe = make_probe(parts.world, self.config.captions, parts.codec, parts.text)
+        self.peak = gemm_peak(self.config.precision)
+        self.journal.begin(self.step, self.device, self.accelerator.num_processes)
+        saved = time.monotonic()
+        with signalled() as stop, self.progress() as bar:
+            if self.step == 0:
+                self.evaluate(probe)
+            while self.step < budget.steps:
+                self.interval(stop, bar)
+                last = self.step >= budget.steps
+                if last or self.step % budget.eval_every == 0:
+                    self.evaluate(probe)
+                if last or stop or time.monotonic() - saved >= budget.checkpoint_seconds:
+                    save_checkpoint(self.folder, self.step, self.state(), self.lease)
+                    saved = time.monotonic()
+                self.lease.beat()
+                if stop and not last:
+                    self.journal.write_row(self.step, "stopped")
+                    raise Terminated
+        self.journal.write_row(self.step, "done")
+
+    def interval(self, stop: list[int], bar: tqdm) -> None:
+        """Train to the next step that is logged or evaluated, or until a signal, and log the interval."""
+        start, first = time.monotonic(), self.step
+        total = torch.zeros(2, device=self.device)  # losses and gradient norms: not finite if any of them is not
+        while True:
+            total += self.train_step(*self.batch())
+            bar.update()
+            marked = self.step % self.budget.log_every == 0 or self.step % self.budget.eval_every == 0
+            if stop or marked or self.step >= self.budget.steps:
+                break
+        loss, norm = (total / (self.step - first)).tolist()
+        if not math.isfinite(loss + norm):
+            found = load_checkpoint(self.folder)
+            self.journal.write_row(first, "failed")
+            raise UserError(
+                f"The loss of {self.parts.id} is not finite between steps {first} and {self.step}; the checkpoint of step "
+                f"{found[0] if found else 0} is kept: train again with a lower lr (now {self.config.lr:g}) or grad_clip."
+            )
+        seconds = time.monotonic() - start
+        rate = (self.step - first) * self.config.batch / seconds
+        self.journal.seconds += seconds
+        bar.set_postfix(loss=f"{loss:.4f}", images_s=f"{rate:.0f}", refresh=False)
+        self.journal.log(
+            self.step,
+            {
+                "loss": loss,
+                "grad_norm": norm,
+                "images_per_second": rate,
+                "mfu": rate * self.journal.cost.flops_train / self.peak / self.accelerator.num_processes,
+                "memory_bytes": memory_bytes(self.device),
+            },
+        )
+        self.journal.write_row(self.step, "running")
+
+    def batch(self) -> tuple[Tensor, ...]:
+        """x0, noise, u, states, mask of the coming step: this process's slots."""
+        config, shape = self.config, self.parts.latent_shape
+        drawn = draw(config.seed, self.step, config.batch, self.latents.n, shape, config.caption_dropout)
+        mine = slice(self.accelerator.process_index, None, self.accelerator.num_processes)
+        x0 = self.latents.rows(drawn.indices[mine])["latents"]
+        text = self.states.rows(drawn.indices[mine])
+        tensors = (x0, drawn.noise[mine], drawn.u[mine], text["states"], text["mask"], drawn.dropped[mine])
+        x0, noise, u, states, mask, dropped = (x.to(self.device, non_blocking=True) for x in tensors)
+        states = torch.where(dropped[:, None, None], self.null[0], states)
+        return x0, noise, u, states, torch.where(dropped[:, None], self.null[1], mask)
+
+    def train_step(self, x0: Tensor, noise: Tensor, u: Tensor, states: Tensor, mask: Tensor) -> Tensor:
+        """One optimiser step; returns (mean loss, gradient norm) as a tensor of two."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.lr * min(1.0, (self.step + 1) / max(1, self.config.warmup))
+        objective = self.parts.objective
+        loss = sample_losses(self.forward, objective, x0, noise, objective.timesteps(u), states, mask).mean()
+        self.accelerator.backward(loss)
+        norm = self.accelerator.clip_grad_norm_(self.weights, self.config.grad_clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        ema.update(self.average, self.weights, self.step, self.gamma)
+        return torch.stack([loss.detach(), norm.detach()])
+
+    def evaluate(self, probe: Probe) -> None:
+        """Log the probe's numbers for the raw weights (paper S scores those) and keep a snapshot."""
+        start = time.monotonic()
+        self.raw.eval()
+        found = probe.measure(self.raw, self.parts.objective, self.device)
+        self.raw.train()
+        if self.step:
+            save_snapshot(self.folder, self.step, self.raw, dict(zip(self.names, self.average, strict=True)), self.lease)
+        self.journal.log(self.step, found | {"eval_seconds": round(time.monotonic() - start, 2)})
+
+    def progress(self) -> tqdm:
+        return tqdm(
+            total=self.budget.steps,
+            initial=self.step,
+            desc=self.parts.id,
+            unit="step",
+            mininterval=1.0,
+            disable=not self.accelerator.is_main_process,
+        )
+
+
+@contextmanager
+def signalled() -> Iterator[list[int]]:
+    """A list that SIGTERM and SIGUSR1 (Slurm's warning) append to, for the length of a `with` block."""
+    received: list[int] = []
+    caught = (signal.SIGTERM, signal.SIGUSR1)
+    before = [signal.signal(s, lambda number, _: received.append(number)) for s in caught]
+    try:
+        yield received
+    finally:
+        for s, handler in zip(caught, before, strict=True):
+            signal.signal(s, handler)
