@@ -1,0 +1,118 @@
+"""The world `pictograms`: icons of several styles with their names and tags as captions.
+
+`get` builds its folder from npm packages, `leaks` counts what validation shares with training (nothing).
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from t2ikit.config import digest
+from t2ikit.data.npm import file_sha256
+from t2ikit.data.pictograms_build import MANIFEST, TABLE, fingerprint, get
+from t2ikit.data.render import SIDE
+from t2ikit.data.shards import decode, read_index, read_shard, read_table
+from t2ikit.data.split import leaks
+from t2ikit.data.world import SPLITS, World
+from t2ikit.errors import UserError, choose
+from t2ikit.runs import home, read_json, write_json
+
+__all__ = ["Pictograms", "get", "leaks"]
+SIZES = (128, 64, 32, 16)
+
+
+class Pictograms(World):
+    """A folder that `get` built, as a `World`: captions "name" or "tags", images area-averaged from 128 px to `size`.
+
+    folder: default $T2IKIT_HOME/data/pictograms. The order within a split was drawn once, when the folder was built.
+    The first call of `images` decodes all shards into pixels-SIZE.npy beside them (64 px: 12 kB an image), or into
+    memory where the folder cannot be written to; later ones check that file's hash and map it. A corrupt shard or
+    picture is a UserError that names it.
+    """
+
+    name = "pictograms"
+    densities = ("name", "tags")
+
+    def __init__(self, folder: Path | str | None = None, size: int = 64) -> None:
+        if size not in SIZES:
+            raise UserError(f"Pictograms of {size!r} px are not served: choose one of {', '.join(map(str, SIZES))}.")
+        self.folder, self.size = Path(folder) if folder else home() / "data" / "pictograms", size
+        if not (self.folder / MANIFEST).exists() or not read_json(self.folder / MANIFEST)["complete"]:
+            raise UserError(
+                f"There are no finished pictograms in {self.folder}: run `t2ikit data get pictograms` first."
+            )
+        self.table = read_table(self.folder / TABLE)
+        held = np.array(self.table["split"].to_pylist()) == "val"
+        self._rows = {"train": np.flatnonzero(~held), "val": np.flatnonzero(held)}
+        self._captions = {density: self.table[density].to_pylist() for density in self.densities}
+        self._pixels: np.ndarray | None = None
+        self.fingerprint = digest({"table": fingerprint(self.table), "size": size})
+
+    def length(self, split: str) -> int:
+        return len(self._rows[choose("split", split, SPLITS)])
+
+    def images(self, split: str, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        rows = self.rows(split, indices)
+        if self._pixels is None:
+            self._pixels = self._load_pixels()
+        return np.array(self._pixels[rows])
+
+    def captions(self, split: str, indices: Sequence[int] | np.ndarray, density: str) -> list[str]:
+        said = self._captions[choose("caption density", density, self.densities)]
+        return [said[row] for row in self.rows(split, indices)]
+
+    def rows(self, split: str, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Row numbers in `self.table`, int64 [B]; it has the pictures' source set, licence, icon, cluster, shard."""
+        return self._rows[choose("split", split, SPLITS)][self.check_indices(split, indices)]
+
+    def _load_pixels(self) -> np.ndarray:
+        """All pictures in the table's order, uint8 [n, size, size, 3]."""
+        path = self.folder / f"pixels-{self.size}.npy"
+        note = path.with_suffix(".json")
+        if (
+            path.exists()
+            and note.exists()
+            and read_json(note) == {"fingerprint": self.fingerprint, "sha256": file_sha256(path)}
+        ):
+            return np.load(path, mmap_mode="r")
+        shape = (self.table.num_rows, self.size, self.size, 3)
+        if not os.access(self.folder, os.W_OK):
+            return self._decode_into(np.empty(shape, np.uint8))
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        try:
+            pixels = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
+            self._decode_into(pixels)
+            pixels.flush()
+            del pixels
+            sha256 = file_sha256(temporary)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        write_json(note, {"fingerprint": self.fingerprint, "sha256": sha256})
+        return np.load(path, mmap_mode="r")
+
+    def _decode_into(self, pixels: np.ndarray) -> np.ndarray:
+        step, number = SIDE // self.size, 0
+        with tqdm(total=len(pixels), desc="decoding pictograms", unit="image", mininterval=1.0) as bar:
+            for entry in read_index(self.folder):
+                for sample in read_shard(self.folder / entry["url"], entry):
+                    image = decode(sample)
+                    if image.shape != (SIDE, SIDE, 3) or number >= len(pixels):
+                        raise UserError(
+                            f"Sample {sample.key} of {self.folder / entry['url']} is not of this table: build it again."
+                        )
+                    pixels[number] = np.asarray(Image.fromarray(image).reduce(step)) if step > 1 else image
+                    number += 1
+                bar.update(number - bar.n)
+        if number != len(pixels):
+            raise UserError(
+                f"The shards of {self.folder} hold {number:,} pictures, its table {len(pixels):,}: build it again."
+            )
+        return pixels
