@@ -37,7 +37,7 @@ class VAEConfig:
     seed: int = 0
 
 
-CONFIGS = {"sd2-like": VAEConfig(images=40_000, ema=False), "sdxl-like": VAEConfig(images=200_000, ema=True)}
+CONFIGS = {"sd2-like": VAEConfig(images=24_000, ema=False), "sdxl-like": VAEConfig(images=120_000, ema=True)}
 
 
 def build(config: VAEConfig) -> AutoencoderKL:
