@@ -1,0 +1,79 @@
+"""The figures of papers as batch jobs: find the notebook of a figure by name, execute it, export it to one HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata, resources
+from pathlib import Path
+
+from t2ikit import runs
+from t2ikit.errors import NotebookFailed, UserError, choose
+from t2ikit.execution import execute, read, status, status_path, to_stderr
+from t2ikit.executors import EXECUTORS, Job
+from t2ikit.notebook_parameters import checked, from_text
+
+__all__ = ["NotebookFailed", "execute", "figures", "find", "reproduce", "status", "status_path"]
+
+PAPERS = "t2ikit.papers"  # entry-point group: name of the paper -> package that holds its notebooks
+
+
+def reproduce(
+    figures: Sequence[str],
+    tier: str,
+    executor: str = "local",
+    out: Path | None = None,
+    parameters: Mapping[str, object] | None = None,
+    *,
+    settings: Mapping[str, str] | None = None,
+    workers: int = 1,
+    timeout: float | None = None,
+    log: Callable[[str], None] = to_stderr,
+) -> list[Path]:
+    """Execute the notebooks of `figures` at `tier` and export each; returns the HTML files, `out`/FIG.html, in order.
+
+    figures: `fig01`, or `scalability/fig01` where two papers have one of that name.
+    out: default $T2IKIT_HOME/reports. parameters: given to every notebook, beside `tier`; settings: more of them, as
+    typed on a command line: JSON, or text where a notebook takes text.
+    workers: notebooks at once. All parameters of all notebooks are checked before the first starts; a failed notebook
+    does not stop the others, and is named at the end.
+    """
+    run = EXECUTORS[choose("executor", executor, EXECUTORS)]
+    folder = Path(out) if out is not None else runs.home() / "reports"
+    jobs = []
+    for figure in dict.fromkeys(figures):
+        notebook = find(figure)
+        node = read(notebook)
+        given = {"tier": tier, **(parameters or {}), **from_text(node, settings or {}, notebook.name)}
+        plain = checked(node, given, notebook.name)
+        stem = folder.resolve() / figure
+        jobs.append(Job(figure, str(notebook), f"{stem}.ipynb", f"{stem}.html", plain, timeout))
+    failures = run(jobs, workers, log)
+    if len(failures) == 1:
+        raise next(iter(failures.values()))
+    if failures:
+        told = "\n".join(f"  {job.name}: {failures[job.name]}" for job in jobs if job.name in failures)
+        raise NotebookFailed(f"{len(failures)} of {len(jobs)} notebooks failed:\n{told}")
+    return [Path(job.html) for job in jobs]
+
+
+def figures() -> dict[str, Path]:
+    """All notebooks of all installed papers, by `paper/name`."""
+    found = {}
+    for point in sorted({(point.name, point.module) for point in metadata.entry_points(group=PAPERS)}):
+        for entry in resources.files(point[1]).iterdir():
+            if entry.name.endswith(".ipynb"):
+                found[f"{point[0]}/{entry.name.removesuffix('.ipynb')}"] = Path(str(entry))
+    return dict(sorted(found.items()))
+
+
+def find(figure: str) -> Path:
+    """The notebook of `fig01` or `paper/fig01`; UserError if there is none, or more than one."""
+    known = figures()
+    same = [name for name in known if figure in (name, name.split("/")[1])]
+    if len(same) > 1:
+        raise UserError(f"Figure {figure!r} is in more than one paper: choose one of {', '.join(same)}.")
+    if not known:
+        raise UserError("No installed paper has a notebook: install t2ikit again, papers_repro comes with it.")
+    bare = [name.split("/")[1] for name in known]
+    shown = [short if bare.count(short) == 1 else name for name, short in zip(known, bare, strict=True)]
+    return known[same[0] if same else choose("figure", figure, shown)]

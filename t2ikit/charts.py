@@ -1,0 +1,102 @@
+"""How every chart of the kit looks and how it is stored in a notebook: one altair theme, one renderer, one colour and
+one point shape for each family of backbones. `use()` switches both on; nothing happens at import."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from t2ikit.errors import choose
+
+if TYPE_CHECKING:
+    import altair as alt
+
+# Chosen by search for contrast >= 3:1 on white and for distance under simulated protanopia, deuteranopia and
+# tritanopia; tests/test_charts.py measures both again.
+FAMILY_COLOURS: dict[str, str] = {
+    "SDXL": "#0077AA",
+    "SD2": "#DD6600",
+    "IF-XL": "#663300",
+    "PixArt": "#1CA383",
+    "in-context": "#4400CC",
+    "cross-attention": "#9977FF",
+    "MMDiT": "#222222",
+}
+FAMILY_SHAPES: dict[str, str] = dict(
+    zip(
+        FAMILY_COLOURS,
+        ["circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "triangle-right"],
+        strict=True,
+    )
+)
+
+# JupyterLab, nbconvert and `t2ikit.report` all know this type; altair's own v6 name is not a legal key in a notebook
+# file and stops papermill.
+VEGALITE_MIME = "application/vnd.vegalite.v5+json"
+
+INK, MUTED, GRID = "#1b1f24", "#57606a", "#e3e6ea"
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+
+
+def use() -> None:
+    """Register and enable the theme `t2ikit` and the renderer `t2ikit` in altair. Calling it again changes nothing."""
+    import altair as alt
+
+    alt.theme.register("t2ikit", enable=True)(theme)
+    alt.renderers.register("t2ikit", _bundle)
+    alt.renderers.enable("t2ikit")
+
+
+def theme() -> alt.theme.ThemeConfig:
+    """The Vega-Lite configuration: 420 × 280 px views, light grid, 12 px labels, palette of `FAMILY_COLOURS`."""
+    text = {"labelFont": FONT, "titleFont": FONT, "labelColor": INK, "titleColor": INK, "labelFontSize": 12}
+    return {
+        "config": {
+            "background": "white",
+            "font": FONT,
+            "view": {"continuousWidth": 420, "continuousHeight": 280, "stroke": None},
+            "title": {
+                "font": FONT, "fontSize": 15, "fontWeight": 600, "color": INK, "anchor": "start", "offset": 12,
+                "subtitleFont": FONT, "subtitleFontSize": 12, "subtitleColor": MUTED, "subtitlePadding": 4,
+            },
+            "axis": {
+                **text, "titleFontSize": 12, "titleFontWeight": 500, "titlePadding": 8, "labelPadding": 4,
+                "gridColor": GRID, "gridWidth": 1, "domainColor": "#8c959f", "tickColor": "#8c959f", "tickSize": 4,
+                "labelOverlap": "greedy", "labelSeparation": 6,
+            },
+            "legend": {
+                **text, "titleFontSize": 12, "titleFontWeight": 600, "symbolSize": 80, "symbolStrokeWidth": 2,
+                "labelLimit": 220,
+            },
+            "header": {**text, "titleFontSize": 12, "labelFontWeight": 600},
+            "range": {"category": list(FAMILY_COLOURS.values()), "ramp": {"scheme": "viridis"}},
+            "mark": {"color": FAMILY_COLOURS["SDXL"]},
+            "line": {"strokeWidth": 2},
+            "point": {"size": 60, "filled": True, "opacity": 0.9},
+            "rule": {"color": MUTED},
+            "area": {"opacity": 0.2},
+        }
+    }  # fmt: skip
+
+
+def family_scale(families: Iterable[str]) -> alt.Scale:
+    """The colour scale that gives each family its own colour in every chart; an unknown family raises UserError."""
+    return _scale(families, FAMILY_COLOURS)
+
+
+def shape_scale(families: Iterable[str]) -> alt.Scale:
+    """The same for point shapes: colour is never the only difference between two families."""
+    return _scale(families, FAMILY_SHAPES)
+
+
+def _scale(families: Iterable[str], values: dict[str, str]) -> alt.Scale:
+    import altair as alt
+
+    domain = [choose("family", family, values) for family in dict.fromkeys(families)]
+    return alt.Scale(domain=domain, range=[values[family] for family in domain])
+
+
+def _bundle(spec: dict, **_options: object) -> dict[str, object]:
+    title = spec.get("title", "")
+    name = title.get("text", "") if isinstance(title, dict) else title
+    return {VEGALITE_MIME: spec, "text/plain": f"<chart: {name}>" if name else "<chart>"}

@@ -1,0 +1,151 @@
+"""Captions, prompts and everything made from them are text by strangers: what a report does before it shows them.
+
+Three locks, each enough against script: markup is cleaned here, data travels as JSON that no tag can end, and the
+page's Content-Security-Policy lets only the scripts run whose hash it lists.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+TAGS = """a abbr b blockquote br caption code col colgroup dd del details div dl dt em figcaption figure h1 h2 h3
+h4 h5 h6 hr i img ins kbd li mark ol p pre q s samp small span strong sub summary sup table tbody td
+tfoot th thead tr u ul var wbr""".split()
+CSS = """background background-color border border-bottom border-collapse border-color border-left border-right
+border-spacing border-style border-top border-width color display float font-family font-size font-style
+font-variant-numeric font-weight height letter-spacing line-height list-style-type margin margin-bottom margin-left
+margin-right margin-top max-height max-width min-height min-width opacity overflow overflow-x padding padding-bottom
+padding-left padding-right padding-top text-align text-decoration text-indent text-transform vertical-align white-space
+width word-break grid-template-columns gap flex flex-wrap image-rendering""".split()
+_ANYWHERE = set("class title colspan rowspan scope align width height alt start open".split())
+_STYLE = re.compile(r"<style\b[^>]*>(.*?)</style\s*>", re.IGNORECASE | re.DOTALL)
+_SCRIPT = re.compile(r"<script\b.*?(?:</script\s*>|\Z)", re.IGNORECASE | re.DOTALL)
+_STYLER_RULE = re.compile(r"\s*#T_[\w#.,:()\s-]*\{[^{}]*\}")  # pandas' Styler gives its tables ids that start with T_
+_IMPORT = re.compile(r"""(?:\bfrom\s*|\bimport\s*\(?\s*)["'`]((?:https?:)?//[^"'`]+)""")
+
+
+def json_in_script(value: Any) -> str:
+    """JSON for a `<script type="application/json">`: no `<` is left to end it, NaN and infinities become null."""
+    finite = json.loads(json.dumps(value), parse_constant=lambda _: None)
+    return json.dumps(finite, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def script(source: str) -> str:
+    """Our own JavaScript, fit to stand inside `<script>`: `</script` and `<!--` may only occur in its strings."""
+    return re.sub(r"<(?=/script|!--)", r"\\x3c", source, flags=re.IGNORECASE)
+
+
+def policy(scripts: list[str]) -> str:
+    """The Content-Security-Policy of a page whose inline scripts are exactly these: no network, no other script."""
+    digests = [base64.b64encode(hashlib.sha256(source.encode()).digest()).decode() for source in scripts]
+    return "; ".join([
+        "default-src 'none'",
+        " ".join(["script-src", *(f"'sha256-{digest}'" for digest in digests), "blob:"]),
+        "style-src 'unsafe-inline'",
+        "img-src data: blob:",
+        "font-src data:",
+        "media-src data:",
+        "base-uri 'none'",
+        "form-action 'none'",
+    ])  # fmt: skip
+
+
+def clean_html(markup: str) -> tuple[str, bool]:
+    """An HTML output reduced to text, tables, data images and plain style, and whether a script had to go."""
+    import bleach
+    from bleach.css_sanitizer import CSSSanitizer
+
+    styles = [style for style in _STYLE.findall(markup) if _only_styler(style)]
+    body, scripts = _SCRIPT.subn("", _STYLE.sub("", markup))
+    cleaned = bleach.clean(
+        body,
+        tags=set(TAGS),
+        attributes=_allowed,
+        protocols={"http", "https", "mailto", "data"},
+        strip=True,
+        css_sanitizer=CSSSanitizer(allowed_css_properties=CSS),
+    )
+    cleaned = re.sub(r"<img(?![^>]* src=)[^>]*>", "", cleaned)  # its source was not in the notebook
+    return "".join(f"<style>{style}</style>" for style in styles) + cleaned, scripts > 0
+
+
+def external_loads(page: str) -> list[str]:
+    """What a browser would fetch for this page, from its tags and styles. Scripts are held by `policy`."""
+    parser = _Loads()
+    parser.feed(page)
+    parser.close()
+    return sorted(parser.found)
+
+
+def external_in_chart(spec: Any) -> list[str]:
+    """Addresses a Vega-Lite specification would load: data, images and topologies by URL."""
+    if isinstance(spec, dict):
+        own = [v for k, v in spec.items() if k == "url" and isinstance(v, str) and not v.lower().startswith("data:")]
+        return own + [found for value in spec.values() for found in external_in_chart(value)]
+    if isinstance(spec, list):
+        return [found for value in spec for found in external_in_chart(value)]
+    return []
+
+
+def external_in_module(source: str) -> list[str]:
+    """Addresses an ES module imports from."""
+    return _IMPORT.findall(source)
+
+
+def _only_styler(style: str) -> bool:
+    calm = not re.search(r"[<\\@]|url\s*\(|expression", style, re.IGNORECASE)
+    return calm and _STYLER_RULE.sub("", style).strip() == ""
+
+
+def _allowed(tag: str, name: str, value: str) -> bool:
+    if name == "src":
+        return tag == "img" and value.lower().startswith("data:image/")
+    if name == "href":
+        return tag == "a" and value.lower().startswith(("http://", "https://", "mailto:"))
+    if name == "id":
+        return value.startswith("T_")
+    if name == "style":
+        return not re.search(r"url\s*\(|\\", value, re.IGNORECASE)
+    return name in _ANYWHERE
+
+
+class _Loads(HTMLParser):
+    """Collects every address that a browser follows by itself."""
+
+    LOADING = {"src", "srcset", "poster", "data", "background", "xlink:href"}
+    FETCHING_HREF = {"link", "image", "use", "base"}
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.found: set[str] = set()
+        self._in_style = False
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self._in_style = tag == "style"
+        if tag in ("iframe", "frame", "object", "embed", "applet", "base"):
+            self.found.add(f"<{tag}>")
+        values = {name: value or "" for name, value in attributes}
+        if tag == "meta" and values.get("http-equiv", "").lower() == "refresh":
+            self.found.add("<meta http-equiv=refresh>")
+        for name, value in values.items():
+            if name in self.LOADING or (name == "href" and tag in self.FETCHING_HREF):
+                if not value.strip().lower().startswith(("data:", "blob:")):
+                    self.found.add(value[:200])
+            if name == "style":
+                self._css(value)
+
+    def handle_endtag(self, tag: str) -> None:
+        self._in_style = False
+
+    def handle_data(self, data: str) -> None:
+        if self._in_style:
+            self._css(data)
+
+    def _css(self, text: str) -> None:
+        loads = re.findall(r"""url\(\s*["']?([^"')]*)|@import\s+["']([^"']*)""", text, re.IGNORECASE)
+        self.found |= {(a or b)[:200] for a, b in loads if not (a or b).strip().lower().startswith(("data:", "#"))}

@@ -1,0 +1,84 @@
+"""The colours of families are measured, not believed: contrast on white and distance under colour blindness."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from t2ikit import charts
+from t2ikit.errors import UserError
+
+# Machado, Oliveira, Fernandes 2009, severity 1.0, linear RGB.
+VISION = {
+    "normal": np.eye(3),
+    "protanopia": np.array(
+        [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]
+    ),
+    "deuteranopia": np.array(
+        [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]
+    ),
+    "tritanopia": np.array(
+        [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]]
+    ),
+}
+
+
+def linear(colour: str) -> np.ndarray:
+    srgb = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+
+
+def lab(rgb: np.ndarray) -> np.ndarray:
+    """CIE L*a*b* (D65) of linear RGB."""
+    to_xyz = [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+    xyz = np.array(to_xyz) @ np.clip(rgb, 0, 1) / np.array([0.95047, 1, 1.08883])
+    f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+@pytest.mark.parametrize("family", charts.FAMILY_COLOURS)
+def test_contrast_on_white_is_that_of_graphics(family):
+    luminance = linear(charts.FAMILY_COLOURS[family]) @ [0.2126, 0.7152, 0.0722]
+    assert 1.05 / (luminance + 0.05) >= 3  # WCAG 2.1, 1.4.11
+
+
+@pytest.mark.parametrize("vision", VISION)
+def test_families_stay_apart_for_every_eye(vision):
+    seen = {family: lab(VISION[vision] @ linear(colour)) for family, colour in charts.FAMILY_COLOURS.items()}
+    for a, b in itertools.combinations(seen, 2):
+        assert np.linalg.norm(seen[a] - seen[b]) >= 15, (a, b)  # a just noticeable difference is about 2.3
+
+
+def test_every_family_has_its_own_shape():
+    assert charts.FAMILY_SHAPES.keys() == charts.FAMILY_COLOURS.keys()
+    assert len(set(charts.FAMILY_SHAPES.values())) == len(charts.FAMILY_SHAPES)
+
+
+def test_scales_keep_the_colour_of_a_family_whatever_the_chart_shows():
+    one, two = charts.family_scale(["PixArt"]), charts.family_scale(["SDXL", "PixArt", "SDXL"])
+    assert one.to_dict()["range"] == [charts.FAMILY_COLOURS["PixArt"]]
+    assert two.to_dict() == {
+        "domain": ["SDXL", "PixArt"],
+        "range": [charts.FAMILY_COLOURS["SDXL"], charts.FAMILY_COLOURS["PixArt"]],
+    }
+    assert charts.shape_scale(["SDXL"]).to_dict()["range"] == ["circle"]
+
+
+def test_unknown_family_is_one_sentence():
+    with pytest.raises(UserError, match="Unknown family 'SDX'.*did you mean 'SDXL'"):
+        charts.family_scale(["SDX"])
+
+
+def test_use_registers_a_legal_notebook_key_and_the_theme():
+    import altair as alt
+    import nbformat
+    import pandas as pd
+
+    charts.use()
+    charts.use()
+    chart = alt.Chart(pd.DataFrame({"x": [1], "y": [2]}), title="<b>").mark_point().encode(x="x", y="y")
+    data = chart._repr_mimebundle_()
+    assert data["text/plain"] == "<chart: <b>>"
+    assert data[charts.VEGALITE_MIME]["config"]["title"]["fontSize"] == 15
+    cell = nbformat.v4.new_code_cell(outputs=[nbformat.v4.new_output("display_data", data=data)])
+    nbformat.validate(nbformat.v4.new_notebook(cells=[cell]))
