@@ -14,6 +14,10 @@ class Busy(UserError):
     """Another process trains this run. The CLI exits with 75 (EX_TEMPFAIL): try again later."""
 
 
+class NotebookFailed(RuntimeError):
+    """A notebook stopped before its end; the message names the notebook, the cell and the error. The CLI exits with 1."""
+
+
 def choose(kind: str, name: object, allowed: Iterable[str]) -> str:
     """`name` if it is one of `allowed`; otherwise a UserError that lists them, with the closest match."""
     options = list(allowed)

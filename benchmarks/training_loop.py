@@ -1,0 +1,117 @@
+"""What the training loop costs, against two peers in one run: `python -m benchmarks.training_loop`.
+
+plain   a diffusers-style loop of the same backbone, batch and precision that encodes image and text at each step
+bare    forward, backward, clip and optimiser step over tensors that lie in memory
+ours    t2ikit.train.loop
+
+The three take turns, `--rounds` times `--steps` steps each; printed are images/s (medians) and the ratios round by round. At the end, how
+much of a run goes into checkpoints at the default interval.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from t2ikit import runs
+from t2ikit.cache import cached_latents, cached_states
+from t2ikit.config import Budget
+from t2ikit.objectives import sample_losses
+from t2ikit.study import preset
+from t2ikit.train.checkpoint import save_checkpoint
+from t2ikit.train.draw import draw
+from t2ikit.train.loop import Loop
+from t2ikit.train.setup import resolve
+
+
+def peers(loop: Loop):
+    """The two other loops as functions of a step's number, on their own copies of the backbone."""
+    parts, config = loop.parts, loop.config
+    text, codec, objective = parts.text, parts.codec, parts.objective
+
+    def fresh():
+        model = parts.spec.build(seed=config.seed)
+        return model, torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
+
+    def update(model, optimizer, *tensors):
+        with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16"):
+            loss = sample_losses(model, objective, *tensors).mean()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    plain_model, bare_model = fresh(), fresh()
+
+    def plain(step: int) -> None:
+        rng = np.random.default_rng(step)
+        indices = rng.integers(parts.world.length("train"), size=config.batch)
+        x0 = codec.encode(parts.world.images("train", indices))
+        captions = parts.world.captions("train", indices, config.captions)
+        states, mask = text.encode([c if rng.random() >= config.caption_dropout else "" for c in captions])
+        update(*plain_model, x0, torch.randn_like(x0), objective.timesteps(torch.rand(config.batch)), states, mask)
+
+    drawn = draw(config.seed, 0, config.batch, loop.latents.n, parts.latent_shape, config.caption_dropout)
+    x0, rows = loop.latents.rows(drawn.indices)["latents"], loop.states.rows(drawn.indices)
+
+    def bare(step: int) -> None:
+        update(*bare_model, x0, drawn.noise, objective.timesteps(drawn.u), rows["states"], rows["mask"])
+
+    return plain, bare
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backbone", default="sd2-c320")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--threads", type=int, default=0)
+    args = parser.parse_args()
+    config, budget = preset(args.backbone, "scenes", "tiny", threads=args.threads)
+    parts = resolve(config)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / parts.id
+        with runs.leased(folder) as lease:
+            loop = Loop(parts, budget, folder, lease)
+            loop.latents = cached_latents(parts.world, "train", parts.codec)
+            loop.states = cached_states(parts.world, "train", config.captions, parts.text)
+            loop.null = parts.text.encode([""])
+            plain, bare = peers(loop)
+            contenders = {"plain": plain, "bare": bare, "ours": lambda step: loop.train_step(*loop.batch())}
+            rates: dict[str, list[float]] = {name: [] for name in contenders}
+            for number in range(args.rounds + 1):
+                for name, step in contenders.items():
+                    start = time.perf_counter()
+                    for i in range(args.steps):
+                        step(number * args.steps + i)
+                    if number:  # the first round warms up: caches are filled, kernels chosen
+                        rates[name].append(args.steps * config.batch / (time.perf_counter() - start))
+            start = time.perf_counter()
+            save_checkpoint(folder, loop.step, loop.state(), lease)
+            seconds = time.perf_counter() - start
+    ratio = {p: statistics.median(a / b for a, b in zip(rates["ours"], rates[p], strict=True)) for p in ("plain", "bare")}
+    print(
+        json.dumps(
+            {
+                "backbone": args.backbone,
+                "threads": torch.get_num_threads(),
+                "precision": config.precision,
+                "images_per_second": {k: round(statistics.median(v), 1) for k, v in rates.items()},
+                "ours_over_plain": round(ratio["plain"], 3),
+                "ours_over_bare": round(ratio["bare"], 3),
+                "checkpoint_share": round(seconds / Budget().checkpoint_seconds, 4),
+            },
+            indent=1,
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

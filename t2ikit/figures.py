@@ -1,0 +1,181 @@
+"""Charts from tables of results. A figure never trains: it reads rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from t2ikit.config import digest
+from t2ikit.errors import UserError, choose
+from t2ikit.results import one_loss_space
+
+if TYPE_CHECKING:
+    import altair as alt
+
+    from t2ikit.laws.audit import PrintedLaw
+
+AXES = {
+    "step": ("Training steps", False),
+    "images": ("Training images", False),
+    "flops_paper": ("Training compute (FLOPs, paper convention: 6 × MACs × images)", False),
+    "flops_exact": ("Training compute (FLOPs, exact)", False),
+}
+SCORES = {
+    "val_loss": "Validation loss (MSE, fixed noise)",
+    "caption_gap": "Caption gap (MSE, wrong caption − true caption)",
+    "flip_accuracy": "Flip accuracy (share of flips recognised)",
+}
+
+
+def learning_curves(
+    curves: pd.DataFrame, x: str = "step", y: str = "caption_gap", title: str = "", order: Sequence[str] | None = None
+) -> alt.LayerChart:
+    """Score against steps, images or compute, a line a backbone: the mean over seeds, its band ± one standard deviation of the seeds.
+
+    Live runs are points on top of the committed lines. With a single seed the band is ± one standard error over validation images, and
+    the legend says n = 1. The untrained step 0 is left out. Zoom and pan with the mouse; hover for values.
+    """
+    import altair as alt
+
+    choose("x axis", x, AXES)
+    choose("score", y, SCORES)
+    one_loss_space(curves)
+    frame = curves[curves["step"] > 0].dropna(subset=[y])
+    table = banded(frame, y)
+    names = [b for b in order or sorted(table["backbone"].unique()) if b in set(table["backbone"])]
+    seeds = table.groupby("backbone")["seeds"].max()
+    labels = {b: f"{b} (n = {seeds[b]})" for b in names}
+    table["line"] = table["backbone"].map(labels)
+    domain = [labels[b] for b in names]
+    text, log = AXES[x]
+    base = alt.Chart(table).encode(
+        x=alt.X(f"{x}:Q", title=text, axis=alt.Axis(format="~s" if not x.startswith("flops") else ".1e")).scale(zero=False, type="log" if log else "linear"),
+        color=alt.Color("line:N", title=None, sort=domain, legend=alt.Legend(symbolOpacity=1)).scale(domain=domain, scheme="tableau10"),
+    )
+    committed, live = (base.transform_filter(alt.datum.source == s) for s in ("committed", "live"))
+    score = alt.Y("mean:Q", title=SCORES[y]).scale(zero=False)
+    tooltip = [alt.Tooltip("line:N", title="backbone"), alt.Tooltip("source:N"), alt.Tooltip(f"{x}:Q", format=".4g"),
+               alt.Tooltip("mean:Q", title=y, format=".5f"), alt.Tooltip("spread:Q", title="±", format=".1g")]  # fmt: skip
+    band = committed.mark_area(opacity=0.18).encode(y=alt.Y("low:Q", title=SCORES[y]).scale(zero=False), y2="high:Q")
+    line = committed.mark_line(point={"size": 18}).encode(y=score, tooltip=tooltip)
+    bars = live.mark_rule(strokeWidth=1.5).encode(y=alt.Y("low:Q").scale(zero=False), y2="high:Q")
+    points = live.mark_point(size=70, filled=True, stroke="black", strokeWidth=0.8).encode(y=score, tooltip=tooltip)
+    return alt.layer(band, line, bars, points).properties(title=title).interactive(name=f"zoom_{digest([title, x, y], 8)}")
+
+
+def by_world(curves: pd.DataFrame, score: str, order: Sequence[str] | None = None, title: str = "") -> alt.VConcatChart:
+    """A row of two charts a world, against steps and against compute; worlds without that score are left out."""
+    import altair as alt
+
+    choose("score", score, SCORES)
+    scored = curves.dropna(subset=[score])
+    if scored.empty:
+        raise UserError(f"No run has {score} yet: train this figure's runs, or draw another score of {', '.join(SCORES)}.")
+    rows = []
+    for world, frame in scored.groupby("world"):
+        name = f"{title}, {world}" if title else world
+        rows.append(
+            alt.hconcat(
+                learning_curves(frame, "step", score, f"{name}: against steps", order),
+                learning_curves(frame, "flops_paper", score, "against compute", order),
+            )
+        )
+    return alt.vconcat(*rows)
+
+
+def banded(frame: pd.DataFrame, y: str) -> pd.DataFrame:
+    """Mean and spread of `y` over seeds at each step of each backbone and source: columns mean, spread, low, high, seeds."""
+    error = f"{y}_se"
+    groups = frame.groupby(["source", "backbone", "step"], as_index=False)
+    table = groups.agg(
+        mean=(y, "mean"), spread=(y, "std"), seeds=(y, "size"), error=(error, "mean"),
+        **{k: (k, "mean") for k in AXES if k != "step"},
+    )  # fmt: skip
+    table["spread"] = table["spread"].fillna(table["error"])
+    return table.assign(low=table["mean"] - table["spread"], high=table["mean"] + table["spread"])
+
+
+def final_table(curves: pd.DataFrame) -> pd.DataFrame:
+    """The last evaluation of each backbone and source: score ± spread, images, compute, seeds."""
+    rows = []
+    for (world, source, backbone), frame in curves.groupby(["world", "source", "backbone"], sort=False):
+        last = frame[frame["step"] == frame["step"].max()]
+        values = {"world": world, "backbone": backbone, "source": source, "seeds": len(last), "images": int(last["images"].max()), "flops_paper": last["flops_paper"].mean()}
+        for score in SCORES:
+            if last[score].notna().all():
+                spread = last[score].std() if len(last) > 1 else last[f"{score}_se"].iloc[0]
+                values |= {score: last[score].mean(), f"{score} ±": spread}
+        rows.append(values)
+    return pd.DataFrame(rows)
+
+
+def grid(images: dict[str, list], prompts: list[str], size: int = 96):
+    """Prompts × runs as an HTML table of images; every text is escaped."""
+    from html import escape
+
+    from IPython.display import HTML
+
+    from t2ikit.widgets.compare import data_uri
+
+    head = "".join(f"<th>{escape(label)}</th>" for label in images)
+    body = ""
+    for i, prompt in enumerate(prompts):
+        cells = "".join(
+            f'<td><img src="{data_uri(pictures[i], label, i)}" width="{size}" height="{size}" alt="{escape(prompt)}, {escape(label)}"></td>'
+            for label, pictures in images.items()
+        )
+        body += f"<tr><th>{escape(prompt)}</th>{cells}</tr>"
+    return HTML(f"<table><tr><th></th>{head}</tr>{body}</table>")
+
+
+def printed_laws(laws: Sequence[PrintedLaw], title: str = "", y: str | None = None) -> alt.LayerChart:
+    """Laws as a paper prints them, over their own ranges; the bands are what the rounding of their digits leaves open."""
+    import altair as alt
+    import numpy as np
+
+    drawn = [law for law in laws if law.a is not None]
+    if not drawn:
+        raise UserError("None of these laws has a coefficient: an exponent alone cannot be drawn.")
+    rows = []
+    for law in drawn:
+        for x in np.geomspace(law.low, law.high, 60):
+            low, high = law.rounded(x)
+            text = f"{law.quantity} = {law.coefficient} · {law.predictor.split()[0]}^{law.exponent}"
+            rows.append({"x": x, "y": law.at(x), "low": low, "high": high, "law": text})
+    names, first = list(dict.fromkeys(r["law"] for r in rows)), drawn[0]
+    base = alt.Chart(pd.DataFrame(rows)).encode(
+        x=alt.X("x:Q", title=f"{first.predictor} ({first.unit})", axis=alt.Axis(format=".0e")).scale(type="log"),
+        color=alt.Color("law:N", title=None, sort=names, legend=alt.Legend(symbolOpacity=1, orient="bottom", labelLimit=400)),
+    )
+    wide = max(r["high"] for r in rows) > 5 * min(r["low"] for r in rows)
+    scale = {"type": "log" if wide else "linear", "zero": False, "nice": False}
+    band = base.mark_area(opacity=0.2).encode(y=alt.Y("low:Q", title=y or first.quantity).scale(**scale), y2="high:Q")
+    line = base.mark_line().encode(y=alt.Y("y:Q").scale(**scale), tooltip=["law:N", "x:Q", "y:Q", "low:Q", "high:Q"])
+    return alt.layer(band, line).properties(title=title)
+
+
+def findings(audit: Sequence[dict], *checks: str) -> pd.DataFrame:
+    """An audit as a table, worst first: verdict, law, finding; of the named checks alone if any are named."""
+    order = {"fail": 0, "warning": 1, "note": 2, "ok": 3}
+    kept = [f for f in audit if not checks or f["check"].split()[0] in checks]
+    rows = [{"verdict": f["verdict"], "check": f["check"], "finding": f["finding"]} for f in kept]
+    return pd.DataFrame(sorted(rows, key=lambda r: order[r["verdict"]]))
+
+
+def scatter(frame: pd.DataFrame, x: str, y: str, colour: str, x_title: str, y_title: str) -> alt.Chart:
+    """Points on log axes, a family a colour; hover for names."""
+    import altair as alt
+
+    return (
+        alt.Chart(frame)
+        .mark_point(filled=True, size=70)
+        .encode(
+            x=alt.X(f"{x}:Q", title=x_title).scale(type="log"),
+            y=alt.Y(f"{y}:Q", title=y_title).scale(type="log"),
+            color=alt.Color(f"{colour}:N", title=None),
+            shape=alt.Shape(f"{colour}:N", title=None),
+            tooltip=list(frame.columns),
+        )
+    )

@@ -1,0 +1,77 @@
+"""Images from a run: a snapshot's weights, prompts and a seed in, pixels out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm.auto import tqdm
+
+from t2ikit.config import RunConfig, canonical
+from t2ikit.encoders import batches
+from t2ikit.errors import UserError
+from t2ikit.runs import read_json
+from t2ikit.samplers import ddim, prompt_noise
+from t2ikit.train.checkpoint import load_snapshot
+from t2ikit.train.setup import Parts, resolve
+
+
+def snapshots(folder: Path) -> list[int]:
+    """The steps of which the run has weights, rising."""
+    return sorted(int(p.stem.removeprefix("step-")) for p in (folder / "snapshots").glob("step-*.safetensors"))
+
+
+def load_run(folder: Path, step: int | None = None, averaged: bool = False) -> tuple[Parts, nn.Module]:
+    """The parts of a run and its backbone with the weights of `step` (default: the last): raw, or their EMA."""
+    noted = read_json(folder / "config.json", ("config",))
+    steps = snapshots(folder)
+    if not steps:
+        raise UserError(f"{folder.name} has no snapshot yet: train it first.")
+    if step is not None and step not in steps:
+        raise UserError(f"{folder.name} has no snapshot of step {step}: choose one of {', '.join(map(str, steps))}.")
+    parts = resolve(config_of(folder, noted["config"]))
+    for key, now in parts.resolved.items():
+        if canonical(noted.get(key)) != canonical(now):
+            raise UserError(f"The {key} of {folder.name} is not what it was trained with: restore that, or train the run anew.")
+    tensors = load_snapshot(folder, steps[-1] if step is None else step)
+    prefix = "ema." if averaged else ""
+    model = parts.spec.build(seed=0)
+    model.load_state_dict({name: tensors[prefix + name] for name in model.state_dict()})
+    return parts, model.eval()
+
+
+def config_of(folder: Path, values: dict[str, Any]) -> RunConfig:
+    """The run's configuration as it was written down."""
+    try:
+        return RunConfig(**values)
+    except TypeError as error:
+        raise UserError(f"{folder / 'config.json'} is of another version of t2ikit ({error}): train the run anew.") from None
+
+
+@torch.no_grad()
+def generate(
+    parts: Parts,
+    model: nn.Module,
+    prompts: Sequence[str],
+    seed: int = 0,
+    steps: int = 50,
+    guidance: float = 7.5,
+    batch: int = 32,
+    device: str = "cpu",
+) -> np.ndarray:
+    """uint8 images [len(prompts), R, R, 3] by DDIM. A prompt's image depends on (weights, prompt, seed, steps, guidance) alone."""
+    if not prompts or not all(prompt.strip() for prompt in prompts):
+        raise UserError("A prompt is empty, or there is none: give at least one, and each some text.")
+    model, null = model.to(device), tuple(x.to(device) for x in parts.text.encode([""]))
+    images = []
+    for piece in tqdm(list(batches(len(prompts), batch)), desc="sampling", unit="batch", mininterval=1.0):
+        some = list(prompts[piece])
+        condition = tuple(x.to(device) for x in parts.text.encode(some))
+        noise = prompt_noise(some, parts.latent_shape, seed).to(device)
+        latents = ddim(model, parts.objective, noise, condition, null, steps, guidance)
+        images.append(parts.codec.decode(latents.cpu()))
+    return np.concatenate(images)

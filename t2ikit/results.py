@@ -1,0 +1,175 @@
+"""Results as tables: finished runs exported to a folder of CSV files that git keeps, and read back beside the live ones.
+
+    runs.csv       a row a run (t2ikit.runs.row), with its hours
+    curves.csv     a row an evaluation: run, step, images, FLOPs, validation loss, caption gap, flip accuracy
+    configs/       the configuration of each run, and its starts: versions, device, threads
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from t2ikit.errors import UserError
+from t2ikit.runs import holder_of, read_json, read_lines, row, write_atomic, write_json
+
+CURVE = (
+    "step", "images", "flops_exact", "flops_paper", "seconds", "val_loss", "val_loss_se", "caption_gap", "caption_gap_se",
+    "flip_accuracy", "flip_accuracy_se",
+)  # fmt: skip
+OF_RUN = ("run", "backbone", "world", "tier", "seed", "loss_space")
+
+
+@dataclass(frozen=True)
+class Results:
+    """`runs`: a row a run. `curves`: a row an evaluation of a run. Both carry `source`: committed or live."""
+
+    runs: pd.DataFrame
+    curves: pd.DataFrame
+
+    def select(self, **values: object) -> Results:
+        """The rows whose columns are `values`; a list allows several."""
+
+        def keep(frame: pd.DataFrame) -> pd.DataFrame:
+            for column, value in values.items():
+                frame = frame[frame[column].isin(value if isinstance(value, (list, tuple)) else [value])]
+            return frame
+
+        return Results(keep(self.runs), keep(self.curves))
+
+
+def read_run(folder: Path) -> Results:
+    """A run folder as tables: its row and its evaluations so far."""
+    values = row(folder)
+    of_run = {k: values[k] for k in OF_RUN}
+    entries = read_lines(folder / "log.jsonl", ("step",))
+    evaluations = [e for e in entries if "val_loss" in e]
+    train_loss = {e["step"]: e["loss"] for e in entries if "loss" in e}
+    curve = []
+    for e in evaluations:
+        extra = {f"flip_{k}": v for k, v in e["flip_accuracy_by_category"].items()}
+        bins = {f"val_loss_bin{i}": v for i, v in enumerate(e["val_loss_by_bin"])}
+        gaps = {f"caption_gap_bin{i}": v for i, v in enumerate(e["caption_gap_by_bin"])}
+        curve.append(of_run | {k: e[k] for k in CURVE} | {"loss": train_loss.get(e["step"])} | extra | bins | gaps)
+    return Results(pd.DataFrame([values]), pd.DataFrame(curve))
+
+
+def read_live(folders: list[Path]) -> Results:
+    """Several run folders as tables, source `live`."""
+    return combine([read_run(f) for f in folders], "live")
+
+
+def read_committed(folder: Path) -> Results:
+    """The tables that `export` wrote, source `committed`; empty where there are none yet."""
+    if not (folder / "runs.csv").exists():
+        return combine([], "committed")
+    text = dict.fromkeys(OF_RUN, str) | {"seed": int}  # a hash of digits alone is no number
+    tables = []
+    for path in (folder / "runs.csv", folder / "curves.csv"):
+        try:
+            tables.append(pd.read_csv(path, dtype=text))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path} is not readable as a table ({error}): restore it with git.") from None
+        if missing := [c for c in OF_RUN if c not in tables[-1]]:
+            raise UserError(f"{path} has no column {missing[0]!r}: restore it with git.")
+    return combine([Results(*tables)], "committed")
+
+
+def combine(parts: list[Results], source: str | None = None) -> Results:
+    """All rows of `parts`, stamped with `source` if given."""
+    frames = []
+    for kind in ("runs", "curves"):
+        some = [f for f in (getattr(p, kind) for p in parts) if len(f)]
+        frame = pd.concat(some, ignore_index=True) if some else pd.DataFrame(columns=[*OF_RUN, *(CURVE if kind == "curves" else ()), "source"])
+        frames.append(frame.assign(source=source) if source else frame)
+    return Results(*frames)
+
+
+def distinct(parts: list[Results]) -> Results:
+    """All rows of `parts`, a run that several of them have once."""
+    both = combine(parts)
+    return Results(
+        both.runs.drop_duplicates(["run", "source"], ignore_index=True),
+        both.curves.drop_duplicates(["run", "source", "step"], ignore_index=True),
+    )
+
+
+def write_metrics(path: Path, table: pd.DataFrame) -> None:
+    """What a figure shows as JSON: a list of rows, null where a number is missing."""
+    write_atomic(path, (table.to_json(orient="records", indent=1, double_precision=8) + "\n").encode())
+
+
+def last(results: Results) -> pd.DataFrame:
+    """A row a run: its last evaluation beside its row, and `flops_per_image`, a training step's exact FLOPs for one image."""
+    runs = results.runs
+    if not len(runs):
+        return pd.DataFrame(columns=[*OF_RUN, "N", "flops_per_image"])
+    ends = results.curves.sort_values("step").groupby("run").tail(1)
+    scores = [c for c in ends.columns if c not in runs.columns or c == "run"]
+    together = runs.merge(ends[scores], on="run")
+    return together.assign(flops_per_image=together["flops_exact"] / together["images"])
+
+
+def provenance(results: Results, committed: Path, runs_folder: Path) -> pd.DataFrame:
+    """Where each run's numbers come from: id, seed, rate, device, threads, versions, commit, hours; a row a run."""
+    rows = []
+    for _, r in results.runs.iterrows():
+        folder = runs_folder / r["run"]
+        config = read_json(committed / "configs" / f"{r['run']}.json" if r["source"] == "committed" else folder / "config.json")
+        segments = config.get("segments") or read_lines(folder / "segments.jsonl")
+        first, versions = segments[0], segments[0]["versions"]
+        rows.append(
+            {
+                "run": r["run"],
+                "source": r["source"],
+                "seed": r["seed"],
+                "images": r["images"],
+                "lr": config["config"]["lr"],
+                "batch": config["config"]["batch"],
+                "precision": config["config"]["precision"],
+                "device": first["device"],
+                "threads": first["threads"],
+                "starts": len(segments),
+                "exact resume": r["exact_resume"],
+                "hours": round(r["seconds"] / 3600, 3),
+                "torch": versions["torch"],
+                "diffusers": versions["diffusers"],
+                "t2ikit": versions["t2ikit"],
+                "commit": (first["commit"] or "")[:12],
+                "loss space": r["loss_space"],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def one_loss_space(curves: pd.DataFrame) -> None:
+    """Refuse to draw two loss spaces in one figure: their losses are numbers of different things."""
+    spaces = curves.groupby("loss_space")["run"].agg("first") if len(curves) else []
+    if len(spaces) > 1:
+        raise UserError(
+            f"Losses of {' and '.join(spaces)} are in different spaces (codec, objective, captions or validation images differ): "
+            f"draw them apart, or compare decoded images."
+        )
+
+
+def export(runs_folder: Path, results: Path) -> int:
+    """Merge the finished runs under `runs_folder` into `results`; returns how many there were. A run's newer rows replace its older."""
+    folders = sorted(p.parent for p in runs_folder.glob("*/row.json") if row(p.parent)["status"] == "done" and not holder_of(p.parent))
+    if not folders:
+        return 0
+    fresh = [read_run(f) for f in folders]
+    for folder in folders:
+        config = read_json(folder / "config.json") | {"segments": read_lines(folder / "segments.jsonl")}
+        write_json(results / "configs" / f"{folder.name}.json", config)
+    replaced = {f.name for f in folders}
+    kept = read_committed(results)
+    for kind in ("runs", "curves"):
+        old = getattr(kept, kind)
+        old = old[~old["run"].isin(replaced)].drop(columns="source")
+        frame = pd.concat([f for f in (old, *(getattr(r, kind) for r in fresh)) if len(f)], ignore_index=True)
+        by = ["backbone", "world", "tier", "seed", "run"] + (["step"] if kind == "curves" else [])
+        text = frame.sort_values(by, kind="stable").to_csv(index=False, float_format="%.7g")
+        write_atomic(results / f"{kind}.csv", text.encode())
+    return len(folders)

@@ -1,0 +1,108 @@
+"""Studies: the grid of runs that a figure needs, and the only place that starts missing runs.
+
+Figures that share runs share their cost: a run is found by its id, whoever asked for it first.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from t2ikit.config import Budget, RunConfig, override
+from t2ikit.errors import choose
+from t2ikit.results import Results, combine, read_committed, read_live
+from t2ikit.runs import home
+from t2ikit.workers import train_apart
+
+# tier → settings of every run of paper S's system at that size, see `preset`
+PRESETS: dict[str, dict[str, Any]] = {
+    "smoke": dict(batch=8, warmup=2, steps=6, log_every=2, eval_every=3, threads=1, probe_images=16),
+    "tiny": dict(batch=64, warmup=100, steps=1600, log_every=20, eval_every=160, threads=1),
+    "small": dict(batch=256, warmup=500, steps=8000, log_every=50, eval_every=800, text="minilm-256", lr=3e-4, precision="bf16"),
+    "paper": dict(
+        batch=2048, warmup=10_000, steps=600_000, log_every=100, eval_every=25_000, lr=8e-5, precision="bf16", compile=True,
+        resolution=256, codec="sdxl", text="openclip-h",
+    ),
+}  # fmt: skip
+
+
+def preset(backbone: str, world: str = "scenes", tier: str = "tiny", **settings: Any) -> tuple[RunConfig, Budget]:
+    """The configuration of paper S's setting at `tier`, with `settings` (fields of RunConfig or Budget) on top.
+
+    smoke: seconds, for tests. tiny: 102,400 images of 64 px in 1,600 steps on one thread, so that a run's numbers do not depend on the
+    machine's cores and several runs go side by side. small: 2M images of 64 px, minutes on
+    one GPU. paper: the published setting, 600,000 steps of 2,048 images of 256 px at 8e-5 after 10,000 steps of warm-up.
+    """
+    choose("tier", tier, PRESETS)
+    settings = PRESETS[tier] | default_captions(world) | settings
+    return override(RunConfig(backbone, world, tier), Budget(), settings)
+
+
+def default_captions(world: str) -> dict[str, str]:
+    """The caption density that a world is trained with unless another is asked for."""
+    return {"captions": {"scenes": "medium", "pictograms": "name"}[choose("world", world, ("scenes", "pictograms"))]}
+
+
+@dataclass(frozen=True)
+class Study:
+    """Backbones × seeds on one world: the rows that a figure draws."""
+
+    name: str
+    title: str
+    backbones: tuple[str, ...]
+    world: str = "scenes"
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def runs(self, tier: str, seeds: Sequence[int] = (0,), **settings: Any) -> list[tuple[RunConfig, Budget]]:
+        """One configuration a backbone and seed."""
+        merged = self.settings | settings
+        return [preset(b, self.world, tier, seed=s, **merged) for s in seeds for b in self.backbones]
+
+    def results(
+        self,
+        committed: Path,
+        tier: str,
+        seeds: Sequence[int] = (0,),
+        images: int | None = None,
+        live: bool = True,
+        world: str | None = None,
+        root: Path | None = None,
+    ) -> Results:
+        """The committed rows of this study at `tier`, of all worlds, and beside them the live ones, trained first where they are missing.
+
+        `images` shortens the live runs (None: the tier's own length): at constant rate they are the first part of the same runs.
+        `world`: of the live runs (default: the study's).
+        """
+        study = replace(self, world=world or self.world)
+        parts = [read_committed(committed).select(backbone=self.backbones, tier=tier)]
+        if live:
+            length = {}
+            if images is not None:
+                batch = preset(self.backbones[0], study.world, tier, **self.settings)[0].batch
+                steps = max(1, images // batch)
+                length = {"steps": steps, "eval_every": max(1, steps // 5)}
+            parts.append(read_live(study.train(tier, seeds, root, **length)))
+        return combine(parts)
+
+    def train(
+        self,
+        tier: str,
+        seeds: Sequence[int] = (0,),
+        root: Path | None = None,
+        workers: int | None = None,
+        **settings: Any,
+    ) -> list[Path]:
+        """Train what is missing and return all run folders. Stopped, it goes on where it stopped when called again.
+
+        `workers`: runs at once (default: on a machine without GPU as many as its cores hold, a run's threads each; with one, 1).
+        """
+        import torch
+
+        wanted = self.runs(tier, seeds, **settings)
+        threads = wanted[0][1].threads
+        if workers is None:
+            workers = 1 if torch.cuda.is_available() or not threads else max(1, (os.cpu_count() or 1) // threads)
+        return train_apart(wanted, root or home() / "runs", workers)

@@ -1,0 +1,80 @@
+"""Figures read rows: means and spreads over seeds, one loss space, a chart that has what the table has."""
+
+import pandas as pd
+import pytest
+
+from t2ikit import figures
+from t2ikit.errors import UserError
+
+
+def rows(**columns) -> pd.DataFrame:
+    """Two seeds of one backbone and one of another, two steps each."""
+    table = []
+    for backbone, seed, offset in (("sd2-c320", 0, 0.0), ("sd2-c320", 1, 0.2), ("sdxl-c320", 0, 1.0)):
+        for step in (0, 100, 200):
+            score = offset + step / 100
+            table.append(
+                {
+                    "run": f"{backbone}-{seed}", "backbone": backbone, "world": "scenes", "tier": "tiny", "seed": seed, "step": step,
+                    "images": 64 * step, "flops_paper": 1e9 * step, "flops_exact": 2e9 * step, "loss_space": "a", "source": "committed",
+                    "val_loss": score, "val_loss_se": 0.03, "caption_gap": score, "caption_gap_se": 0.03,
+                    "flip_accuracy": None, "flip_accuracy_se": None,
+                }
+                | columns
+            )  # fmt: skip
+    return pd.DataFrame(table)
+
+
+def test_bands_are_a_standard_deviation_of_the_seeds_or_a_standard_error_of_one():
+    table = figures.banded(rows(), "val_loss").set_index(["backbone", "step"])
+    assert table.loc[("sd2-c320", 100), "mean"] == pytest.approx(1.1)
+    assert table.loc[("sd2-c320", 100), "spread"] == pytest.approx(0.02**0.5)  # of 1.0 and 1.2
+    assert table.loc[("sd2-c320", 100), "seeds"] == 2
+    assert table.loc[("sdxl-c320", 200), "spread"] == pytest.approx(0.03)
+    assert (table["high"] - table["low"]).tolist() == pytest.approx((2 * table["spread"]).tolist())
+
+
+def test_the_final_table_reads_the_last_step():
+    table = figures.final_table(rows()).set_index("backbone")
+    assert table.loc["sd2-c320", "val_loss"] == pytest.approx(2.1)
+    assert table.loc["sd2-c320", "seeds"] == 2
+    assert table.loc["sdxl-c320", "images"] == 12_800
+    assert "flip_accuracy" not in table  # this world has none
+
+
+def test_a_chart_shows_every_backbone_with_its_number_of_seeds_and_no_untrained_step():
+    spec = figures.learning_curves(rows(), "step", "val_loss").to_dict()
+    (data,) = spec["datasets"].values()
+    assert {d["line"] for d in data} == {"sd2-c320 (n = 2)", "sdxl-c320 (n = 1)"}
+    assert {d["step"] for d in data} == {100, 200}
+
+
+def test_two_loss_spaces_are_not_drawn_together():
+    mixed = pd.concat([rows(), rows(loss_space="b", run="other")])
+    with pytest.raises(UserError, match="different spaces"):
+        figures.learning_curves(mixed, "step", "val_loss")
+
+
+def test_each_world_has_a_row_of_its_own():
+    both = pd.concat([rows(), rows(world="pictograms", loss_space="b")])
+    assert len(figures.by_world(both, "caption_gap").to_dict()["vconcat"]) == 2
+
+
+@pytest.mark.parametrize(("x", "y", "words"), [("epoch", "val_loss", "Unknown x axis 'epoch'"), ("step", "fid", "Unknown score 'fid'")])
+def test_unknown_axes_are_named(x, y, words):
+    with pytest.raises(UserError, match=words):
+        figures.learning_curves(rows(), x, y)
+
+
+def test_a_score_that_no_run_has_is_named():
+    with pytest.raises(UserError, match="No run has flip_accuracy"):
+        figures.by_world(rows(), "flip_accuracy")
+
+
+def test_the_grid_escapes_prompts():
+    import numpy as np
+
+    image = np.zeros((8, 8, 3), np.uint8)
+    html = figures.grid({"<b>run</b>": [image]}, ["<script>alert(1)</script>"]).data
+    assert "<script" not in html and "<b>" not in html
+    assert html.count("<img") == 1

@@ -1,0 +1,83 @@
+"""Presets, and studies that train what is missing in processes of their own."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from t2ikit import runs
+from t2ikit.errors import UserError
+from t2ikit.study import PRESETS, Study, preset
+from t2ikit.workers import command, train_apart
+
+
+def test_paper_s_setting_is_the_published_one():
+    config, budget = preset("sdxl-c320", tier="paper")
+    assert (config.batch, config.lr, config.warmup, budget.steps, config.resolution) == (2048, 8e-5, 10_000, 600_000, 256)
+    assert (config.objective, config.precision, config.text) == ("ddpm-eps", "bf16", "openclip-h")
+
+
+def test_tiny_sees_at_least_100_000_images_and_is_evaluated_ten_times():
+    config, budget = preset("sd2-c320")
+    assert config.batch * budget.steps >= 100_000
+    assert budget.steps // budget.eval_every >= 10
+
+
+@pytest.mark.parametrize("tier", PRESETS)
+def test_settings_come_on_top(tier):
+    config, budget = preset("sd2-c320", tier=tier, seed=7, steps=3)
+    assert (config.seed, budget.steps, config.tier) == (7, 3, tier)
+
+
+def test_unknown_names_are_named():
+    with pytest.raises(UserError, match="Unknown tier 'huge'"):
+        preset("sd2-c320", tier="huge")
+    with pytest.raises(UserError, match="Unknown world 'laion'"):
+        preset("sd2-c320", world="laion")
+
+
+def test_the_command_line_of_a_run_says_every_setting():
+    config, budget = preset("sd2-c320", tier="smoke", seed=3, betas=(0.9, 0.95))
+    line = command(config, budget, runs.home())
+    settings = dict(part.split("=", 1) for before, part in zip(line, line[1:], strict=False) if before == "--set")
+    assert preset("sd2-c320", "scenes", "smoke", **settings) == (config, budget)
+
+
+STUDY = Study("two", "Two backbones", ("sd2-c320", "sdxl-td2"), settings={"steps": 2, "eval_every": 2})
+
+
+def test_a_study_trains_what_is_missing_once(home):
+    first = STUDY.train("smoke", workers=2)
+    times = [(f / "row.json").stat().st_mtime_ns for f in first]
+    assert [runs.row(f)["status"] for f in first] == ["done", "done"]
+    assert [runs.row(f)["backbone"] for f in first] == list(STUDY.backbones)
+    assert STUDY.train("smoke", workers=2) == first
+    assert [(f / "row.json").stat().st_mtime_ns for f in first] == times
+    both = STUDY.results(home / "nothing", "smoke", live=True)
+    assert set(both.runs["source"]) == {"live"} and len(both.runs) == 2
+
+
+def test_a_run_that_fails_is_named_and_the_others_are_kept(home):
+    good, bad = STUDY.runs("smoke")[0], preset("sd2-c320", tier="smoke", codec="local-dir:nowhere", steps=2)
+    with pytest.raises(UserError, match=r"1 of 2 runs failed.*sd2-c320, seed 0: t2ikit: The image codec"):
+        train_apart([good, bad], home / "runs", workers=2)
+    assert [r["status"] for r in runs.table(home / "runs")[0]] == ["done"]
+
+
+def test_sigterm_reaches_the_children_which_checkpoint(home):
+    code = (
+        "from t2ikit.study import Study\n"
+        "Study('long', 'One that goes on', ('sd2-c320',), settings={'steps': 100000, 'eval_every': 100000}).train('smoke')"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code])
+    deadline = time.monotonic() + 300
+    while not any((home / "runs").glob("*/log.jsonl")) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=120) == 143
+    (row,) = runs.table(home / "runs")[0]
+    assert row["status"] == "stopped"
+    (folder,) = (home / "runs").iterdir()
+    assert runs.read_json(folder / "checkpoint.json")["step"] == row["steps"] > 0
