@@ -32,8 +32,9 @@ LAYERS = [
     ["workers"],
     ["study"],
     ["charts", "figures", "widgets"],
-    ["notebook_parameters", "untrusted", "report_markdown", "report"],
-    ["kernel", "execution", "executors", "batch"],
+    ["notebook_parameters", "kernel", "execution"],
+    ["untrusted", "report_markdown", "report"],
+    ["executors", "batch"],
     ["cli"],
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
@@ -73,6 +74,7 @@ def test_imports_go_down_only(path):
 
 @pytest.mark.parametrize("module", ["config", "hardware", "runs", "laws", "cli", "errors"])
 def test_light_modules_load_no_torch(module):
-    code = f"import sys, t2ikit.{module}; print([m for m in ('torch', 'diffusers', 'transformers', 'altair', 'pandas') if m in sys.modules])"
+    heavy = ("torch", "diffusers", "transformers", "altair", "pandas")
+    code = f"import sys, t2ikit.{module}; print([m for m in {heavy} if m in sys.modules])"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert loaded.strip() == "[]"

@@ -1,6 +1,8 @@
-"""The list of shipped weights, `assets/assets.json`: what each is, its hash, licence, command, configuration and scores.
+"""The list of shipped weights, `assets/assets.json`: what each is, its hash, licence, command, configuration and
+scores.
 
-`python -m t2ikit.standins.assets` adds what is new. An asset that is listed never changes: better weights get the next version's name.
+`python -m t2ikit.standins.assets` adds what is new. An asset that is listed never changes: better weights get the
+next version's name.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The frozen PCA that narrows MiniLM's states to the tiny backbones' text width: `python -m t2ikit.standins.pca`.
 
-At tiny, widths are a sixteenth of the published ones, and so is the text's (1024 / 16 = 64): with 384-wide states the keys and values of the text
+At tiny, widths are a sixteenth of the published ones, and so is the text's (1024 / 16 = 64): with 384-wide states the
+keys and values of the text
 would take most of the multiply-accumulates, and the ranking of the backbones by cost would change.
 """
 
@@ -21,7 +22,10 @@ from t2ikit.encoders import ASSETS, MiniLM, batches
 
 WIDTHS = (64, 256)
 CAPTIONS = {"scenes": ("sparse", "medium", "dense"), "pictograms": ("name", "tags")}
-WEIGHT = {"scenes": 0.8, "pictograms": 0.2}  # equal weights keep 3% less of the variance on scenes, 3% more on pictograms
+WEIGHT = {
+    "scenes": 0.8,
+    "pictograms": 0.2,
+}  # equal weights keep 3% less of the variance on scenes, 3% more on pictograms
 PER_KIND = {"train": 3000, "val": 1000}  # captions of each world and density, for the fit and for the scores
 
 
@@ -35,7 +39,8 @@ def token_states(encoder: MiniLM, captions: list[str]) -> Tensor:
 
 
 def fit(states: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Mean [384], components [256, 384] by falling variance, and the scale that gives the first 64 a mean square of one.
+    """Mean [384], components [256, 384] by falling variance, and the scale that gives the first 64 a mean square of
+    one.
 
     `states` are the tokens [n, 384] of each world; a world counts by `WEIGHT`, however many tokens it has.
     """
@@ -50,7 +55,8 @@ def fit(states: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def retrieval(encoder: MiniLM, pca: dict[str, Tensor], captions: list[str], width: int) -> float:
-    """How well captions are still told apart: each is rebuilt from `width` numbers a token; the share whose nearest full one is itself."""
+    """How well captions are still told apart: each is rebuilt from `width` numbers a token; the share whose nearest
+    full one is itself."""
     states, mask = encoder.hidden(sorted(set(captions)))
     basis = pca["components"][:width]
     rebuilt = (states - pca["mean"]) @ basis.T @ basis + pca["mean"]
@@ -66,7 +72,9 @@ def main(out: Path) -> None:
         data = get_world(world)
         return data.captions(split, np.arange(min(PER_KIND[split], data.length(split))), density)
 
-    pca = fit({w: torch.cat([token_states(encoder, captions(w, d, "train")) for d in ds]) for w, ds in CAPTIONS.items()})
+    pca = fit(
+        {w: torch.cat([token_states(encoder, captions(w, d, "train")) for d in ds]) for w, ds in CAPTIONS.items()}
+    )
     out.mkdir(parents=True, exist_ok=True)
     save_file(pca, out / "pca.safetensors")
     scores: dict[str, dict[str, float]] = {}
@@ -79,8 +87,16 @@ def main(out: Path) -> None:
             score[f"variance_{width}"] = round(float(kept), 4)
             score[f"retrieval_{width}"] = round(retrieval(encoder, pca, held_out, width), 4)
         scores[f"{world}/{density}"] = score
-    config = {"widths": WIDTHS, "captions": CAPTIONS, "per_kind": PER_KIND, "weight": WEIGHT, "minilm": encoder.fingerprint}
-    (out / "training.json").write_text(json.dumps({"config": config, "digest": digest(config), "scores": scores}, indent=1) + "\n")
+    config = {
+        "widths": WIDTHS,
+        "captions": CAPTIONS,
+        "per_kind": PER_KIND,
+        "weight": WEIGHT,
+        "minilm": encoder.fingerprint,
+    }
+    (out / "training.json").write_text(
+        json.dumps({"config": config, "digest": digest(config), "scores": scores}, indent=1) + "\n"
+    )
     print(json.dumps(scores, indent=1))
 
 

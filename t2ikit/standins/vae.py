@@ -1,13 +1,15 @@
-"""Our own small VAEs (64 px → 16 × 16 × 4), stand-ins for SD2's and SDXL's at CPU size: `python -m t2ikit.standins.vae NAME`.
+"""Our own small VAEs (64 px → 16 × 16 × 4), stand-ins for SD2's and SDXL's at CPU size: `python -m
+t2ikit.standins.vae NAME`.
 
-As with the published pair, architecture is the same and training differs: `sdxl-like` is trained five times as long and keeps an average of its
-weights. Both are trained on the training splits of `scenes` and `pictograms`, half each, and scored on their validation splits.
+As with the published pair, architecture is the same and training differs: `sdxl-like` is trained twice as long and
+keeps an average of its
+weights. Both are trained on the training splits of `scenes` and `pictograms`, half each, and scored on their
+validation splits.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import time
 from dataclasses import asdict, dataclass
@@ -21,6 +23,7 @@ from tqdm import tqdm
 
 from t2ikit.data.world import get_world
 from t2ikit.encoders import ASSETS, OWN_CODECS, image_codec
+from t2ikit.runs import write_json
 
 
 @dataclass(frozen=True)
@@ -31,13 +34,13 @@ class VAEConfig:
     ema: bool  # keep an average over the last tenth of the steps
     batch: int = 32
     lr: float = 2e-3  # AdamW, cosine to zero after 100 steps of warm-up
-    kl_weight: float = 1e-4  # on the KL, mean over latent elements (nats); reconstruction terms are means over pixels in [−1, 1]
+    kl_weight: float = 1e-4  # on the KL, mean over latent elements; the other terms are means over pixels in [−1, 1]
     edge_weight: float = 1.0  # on the L1 of horizontal and vertical differences
     channels: tuple[int, ...] = (16, 32, 64)
     seed: int = 0
 
 
-CONFIGS = {"sd2-like": VAEConfig(images=24_000, ema=False), "sdxl-like": VAEConfig(images=120_000, ema=True)}
+CONFIGS = {"sd2-like": VAEConfig(images=60_000, ema=False), "sdxl-like": VAEConfig(images=120_000, ema=True)}
 
 
 def build(config: VAEConfig) -> AutoencoderKL:
@@ -61,7 +64,13 @@ def batch_of(worlds: list, config: VAEConfig, step: int, split: str = "train") -
     """uint8 [batch, 64, 64, 3]: equal parts of each world, a pure function of (seed, step)."""
     rng = np.random.default_rng([config.seed, step])
     parts = np.array_split(np.arange(config.batch), len(worlds))
-    return np.concatenate([w.images(split, rng.integers(w.length(split), size=len(p))) for w, p in zip(worlds, parts, strict=True)])
+    drawn = [rng.integers(w.length(split), size=len(p)) for w, p in zip(worlds, parts, strict=True)]
+    return np.concatenate([w.images(split, indices) for w, indices in zip(worlds, drawn, strict=True)])
+
+
+def pixels(images: np.ndarray) -> Tensor:
+    """uint8 [B, R, R, 3] → float32 [B, 3, R, R] in [−1, 1]."""
+    return torch.as_tensor(images).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def loss_of(vae: AutoencoderKL, images: Tensor, config: VAEConfig) -> Tensor:
@@ -75,7 +84,8 @@ def loss_of(vae: AutoencoderKL, images: Tensor, config: VAEConfig) -> Tensor:
 
 
 def train(name: str, out: Path) -> None:
-    """Train `name` and save it in diffusers' format, weights as float16, with latents' mean and standard deviation in the config."""
+    """Train `name` and save it in diffusers' format, weights as float16, with latents' mean and standard deviation in
+    the config."""
     config, start = CONFIGS[name], time.time()
     worlds = [get_world("scenes"), get_world("pictograms")]
     vae, steps = build(config), config.images // config.batch
@@ -85,7 +95,7 @@ def train(name: str, out: Path) -> None:
     )
     average = torch.optim.swa_utils.AveragedModel(vae) if config.ema else None
     for step in tqdm(range(steps), desc=name, mininterval=5):
-        images = torch.as_tensor(batch_of(worlds, config, step)).permute(0, 3, 1, 2).float() / 127.5 - 1
+        images = pixels(batch_of(worlds, config, step))
         with torch.autocast("cpu", torch.bfloat16):
             loss = loss_of(vae, images, config)
         optimizer.zero_grad(set_to_none=True)
@@ -101,7 +111,7 @@ def train(name: str, out: Path) -> None:
     vae.register_to_config(latents_mean=mean, latents_std=std)
     vae.half().save_pretrained(out, safe_serialization=True)
     scores = {"seconds": round(time.time() - start), "threads": torch.get_num_threads(), "torch": torch.__version__}
-    (out / "training.json").write_text(json.dumps({"config": asdict(config)} | scores | evaluate(f"local-dir:{out}"), indent=1) + "\n")
+    write_json(out / "training.json", {"config": asdict(config)} | scores | evaluate(f"local-dir:{out}"))
 
 
 @torch.no_grad()
@@ -109,7 +119,7 @@ def latent_moments(vae: AutoencoderKL, worlds: list, config: VAEConfig) -> tuple
     """Mean and standard deviation of each latent channel over 2,048 training images."""
     latents = []
     for step in range(2048 // config.batch):
-        images = torch.as_tensor(batch_of(worlds, config, -1 - step & 0x7FFFFFFF)).permute(0, 3, 1, 2).float() / 127.5 - 1
+        images = pixels(batch_of(worlds, config, 2**31 - 1 - step))  # steps that no training reaches
         latents.append(vae.encode(images).latent_dist.mode())
     z = torch.cat(latents)
     return z.mean((0, 2, 3)).tolist(), z.std((0, 2, 3)).tolist()
