@@ -4,8 +4,8 @@ plain   a diffusers-style loop of the same backbone, batch and precision that en
 bare    forward, backward, clip and optimiser step over tensors that lie in memory
 ours    t2ikit.train.loop
 
-The three take turns, `--rounds` times `--steps` steps each; printed are images/s (medians) and the ratios round by round. At the end, how
-much of a run goes into checkpoints at the default interval.
+The three take turns, `--rounds` times `--steps` steps each; printed are images/s (medians) and the ratios round by
+round. At the end, how much of a run goes into checkpoints at the default interval.
 """
 
 from __future__ import annotations
@@ -96,7 +96,9 @@ def main() -> None:
             start = time.perf_counter()
             save_checkpoint(folder, loop.step, loop.state(), lease)
             seconds = time.perf_counter() - start
-    ratio = {p: statistics.median(a / b for a, b in zip(rates["ours"], rates[p], strict=True)) for p in ("plain", "bare")}
+    ratio = {
+        p: statistics.median(a / b for a, b in zip(rates["ours"], rates[p], strict=True)) for p in ("plain", "bare")
+    }
     print(
         json.dumps(
             {

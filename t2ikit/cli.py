@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +12,7 @@ import typer
 from t2ikit.errors import Busy, NotebookFailed, UserError
 
 app = typer.Typer(
-    help="Decide which text-to-image diffusion model to train, on which data, for how long, before the GPU money is spent.",
+    help="Decide which text-to-image diffusion model to train, on which data, for how long, before paying for GPUs.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -27,7 +26,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on s
 
 
 def main() -> None:
-    """Run the CLI: exit 0, 2 for a user error, 75 if another process trains the run, 143 after a checkpoint on SIGTERM."""
+    """Run the CLI: exit 0, 2 for a user error, 75 if another process trains the run, 143 after SIGTERM."""
     try:
         code = app(standalone_mode=False)
     except Busy as error:
@@ -40,9 +39,6 @@ def main() -> None:
         code = fail(error.format_message(), 2)
     except (typer.Abort, KeyboardInterrupt):
         code = fail("Interrupted: run the same command again to go on.", 130)
-    except BrokenPipeError:  # the reader, `head` for one, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
     sys.exit(code)
 
 
@@ -74,10 +70,14 @@ def models(
     print(f"{'name':<20}{'family':<9}{'params':>10}{'GMACs':>9}{'attn GMACs':>12}{'attn %':>8}{'GFLOPs/step':>13}")
     for r in rows:
         print(
-            f"{r['name']:<20}{r['family']:<9}{r['params'] / 1e6:>9.2f}M{r['macs'] / 1e9:>9.4g}{r['attn_macs'] / 1e9:>12.4g}"
+            f"{r['name']:<20}{r['family']:<9}{r['params'] / 1e6:>9.2f}M{r['macs'] / 1e9:>9.4g}"
+            f"{r['attn_macs'] / 1e9:>12.4g}"
             f"{100 * r['attn_macs'] / r['macs']:>8.0f}{r['flops_train'] / 1e9:>13.5g}"
         )
-    print("\nGMACs: Linear and Conv layers of one forward pass (the papers' convention). GFLOPs/step: one sample forward and backward,")
+    print(
+        "\nGMACs: Linear and Conv layers of one forward pass (the papers' convention). GFLOPs/step: one sample "
+        "forward and backward,"
+    )
     print("attention products included, 2 FLOPs a MAC, 3 × forward.")
 
 
@@ -85,7 +85,9 @@ def models(
 def data_get(
     world: Annotated[str, typer.Argument(help="scenes (nothing to get: it is computed) or pictograms.")],
     out: Annotated[Path | None, typer.Option(help="Folder to build in (default: $T2IKIT_HOME/data/WORLD).")] = None,
-    whole: Annotated[bool, typer.Option(help="pictograms: all 40,000 and more colour icons, not the default 17,000.")] = False,
+    whole: Annotated[
+        bool, typer.Option(help="pictograms: all 40,000 and more colour icons, not the default 17,000.")
+    ] = False,
 ) -> None:
     """Get a world. Interrupted, it goes on when run again."""
     from t2ikit.errors import choose
@@ -101,9 +103,17 @@ def data_get(
 def train(
     name: Annotated[str, typer.Argument(help="A backbone of `t2ikit models`.")],
     world: Annotated[str, typer.Option(help="scenes or pictograms.")] = "scenes",
-    tier: Annotated[str, typer.Option(help="smoke (seconds), tiny (a CPU, under an hour), small (a GPU, minutes), paper (a cluster).")] = "tiny",
+    tier: Annotated[
+        str,
+        typer.Option(help="smoke (seconds), tiny (a CPU, under an hour), small (a GPU, minutes), paper (a cluster)."),
+    ] = "tiny",
     settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any field of the configuration: seed=1, steps=400, lr=3e-4 … Repeatable.")
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Any field of the configuration: seed=1, steps=400, lr=3e-4 … Repeatable.",
+        ),
     ] = None,
     runs: Annotated[Path | None, typer.Option(help="Folder for run folders (default: $T2IKIT_HOME/runs).")] = None,
 ) -> None:
@@ -133,7 +143,9 @@ def pairs(settings: list[str]) -> dict[str, str]:
 def runs(
     folder: Annotated[Path | None, typer.Argument(help="Folder of run folders (default: $T2IKIT_HOME/runs).")] = None,
     as_json: Json = False,
-    export: Annotated[Path | None, typer.Option(help="Also merge finished runs into this folder of results (CSV, configurations).")] = None,
+    export: Annotated[
+        Path | None, typer.Option(help="Also merge finished runs into this folder of results (CSV, configurations).")
+    ] = None,
 ) -> None:
     """List the runs, one row a run."""
     from t2ikit.runs import home, table
@@ -150,7 +162,9 @@ def runs(
     if not rows:
         return say("No runs yet: `t2ikit train --help` says how to start one.")
     columns = ("run", "world", "tier", "seed", "steps", "images", "loss", "val_loss", "status")
-    cells = [["–" if (v := r[c]) is None else f"{v:.4f}" if isinstance(v, float) else str(v) for c in columns] for r in rows]
+    cells = [
+        ["–" if (v := r[c]) is None else f"{v:.4f}" if isinstance(v, float) else str(v) for c in columns] for r in rows
+    ]
     widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
     for line in [columns, *cells]:
         print("  ".join(text.ljust(w) for text, w in zip(line, widths, strict=True)).rstrip())
@@ -158,11 +172,18 @@ def runs(
 
 @app.command()
 def fit(
-    points: Annotated[Path, typer.Argument(help="CSV or JSON lines with columns C (FLOPs), N (parameters), D (tokens), loss; or a folder of runs.")],
+    points: Annotated[
+        Path,
+        typer.Argument(
+            help="CSV or JSON lines with columns C (FLOPs), N (parameters), D (tokens), loss; or a folder of runs."
+        ),
+    ],
     law: Annotated[str, typer.Option(help="power, isoflop or surface.")] = "power",
     x: Annotated[str | None, typer.Option(help="Column of the predictor of a power law (default: C).")] = None,
     y: Annotated[str | None, typer.Option(help="Column of what is predicted (default: loss).")] = None,
-    run: Annotated[str | None, typer.Option(help="Column that says which points share a training: they are one cluster.")] = None,
+    run: Annotated[
+        str | None, typer.Option(help="Column that says which points share a training: they are one cluster.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Fit a scaling law to a table of runs: coefficients, intervals, hold-out, audit."""
@@ -179,9 +200,13 @@ def plan(
     hours: Annotated[float | None, typer.Option(help="For how long; or give --loss.")] = None,
     loss: Annotated[float | None, typer.Option(help="The reverse: the smallest budget that reaches this loss.")] = None,
     mfu: Annotated[float, typer.Option(help="Model FLOPs utilisation, an assumption.")] = 0.4,
-    points: Annotated[Path | None, typer.Option(help="Fit the law to this table of runs (default: paper D's printed laws).")] = None,
+    points: Annotated[
+        Path | None, typer.Option(help="Fit the law to this table of runs (default: paper D's printed laws).")
+    ] = None,
     images: Annotated[float | None, typer.Option(help="Pairs in your data set, for the epochs.")] = None,
-    text_tokens: Annotated[int, typer.Option(help="Text tokens joined to the image tokens; 0 for cross-attention.")] = 77,
+    text_tokens: Annotated[
+        int, typer.Option(help="Text tokens joined to the image tokens; 0 for cross-attention.")
+    ] = 77,
     batch: Annotated[int, typer.Option(help="Images a step.")] = 1024,
     as_json: Json = False,
 ) -> None:
@@ -193,7 +218,11 @@ def plan(
         raise UserError("Give either --hours (what does the budget buy?) or --loss (what budget does the loss need?).")
     used = laws.fit(points, "surface") if points else None
     options = dict(mfu=mfu, law=used, dataset_images=images, text_tokens=text_tokens, batch=batch)
-    made = laws.make_plan(gpu, count, hours, **options) if hours is not None else laws.budget_for(loss, gpu, count, **options)
+    made = (
+        laws.make_plan(gpu, count, hours, **options)
+        if hours is not None
+        else laws.budget_for(loss, gpu, count, **options)
+    )
     emit(plain(made.as_dict())) if as_json else outline(plain(made.as_dict()))
 
 
@@ -206,7 +235,11 @@ def outline(value: dict[str, Any], indent: str = "") -> None:
         elif isinstance(item, list) and item and isinstance(item[0], dict):
             print(f"{indent}{key}")
             for row in item:
-                text = f"{row['verdict']}: {row['finding']}" if "finding" in row else ", ".join(f"{k} {short(v)}" for k, v in row.items())
+                text = (
+                    f"{row['verdict']}: {row['finding']}"
+                    if "finding" in row
+                    else ", ".join(f"{k} {short(v)}" for k, v in row.items())
+                )
                 print(f"{indent}  {text}")
         else:
             print(f"{indent}{key:<28}{short(item)}")
@@ -246,12 +279,15 @@ def sample(
 
 @app.command()
 def reproduce(
-    figures: Annotated[list[str], typer.Argument(help="Figures: fig03, fig04, … or paper/figure where two papers have one.")],
+    figures: Annotated[
+        list[str], typer.Argument(help="Figures: fig03, fig04, … or paper/figure where two papers have one.")
+    ],
     tier: Annotated[str, typer.Option(help="smoke, tiny, small or paper.")] = "tiny",
     executor: Annotated[str, typer.Option(help="local or slurm.")] = "local",
     out: Annotated[Path | None, typer.Option(help="Folder for the reports (default: $T2IKIT_HOME/reports).")] = None,
     parameters: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A parameter of the notebook, as JSON or text. Repeatable.")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A parameter of the notebook, as JSON or text. Repeatable."),
     ] = None,
 ) -> None:
     """Execute the notebooks of figures and export each as one HTML file that works offline."""

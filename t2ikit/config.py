@@ -1,8 +1,9 @@
 """A run's configuration and its identity.
 
-What changes the weights is in `RunConfig` and so in the run's id; what does not (paths, device, logging intervals, and the number
-of steps, since a constant rate makes more steps an extension) is in `Budget`. The id is the first 12 hex digits of the SHA-256 of the
-canonical JSON of everything in `RunConfig`, once its backbone is resolved to numbers and its world and encoders to fingerprints.
+What changes the weights is in `RunConfig` and so in the run's id; what does not (device, logging intervals, and the
+number of steps, since a constant rate makes more steps an extension) is in `Budget`. The id is the first 12 hex digits
+of the SHA-256 of the canonical JSON of `RunConfig`, with its backbone resolved to numbers, and its world and encoders
+to fingerprints in place of their names.
 """
 
 from __future__ import annotations
@@ -10,13 +11,15 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from t2ikit.errors import UserError, choose
 
 NUMERICS = 1  # raised by hand when a golden-loss test changes: the same config then means another run
+
+# names whose meaning is in the id as numbers and fingerprints (a codec's name may be a path), and evaluation
+NOT_IN_ID = ("tier", "world", "codec", "text", "probe_images")
 
 TIERS = ("smoke", "tiny", "small", "paper")
 OBJECTIVES = ("ddpm-eps", "ddpm-v")
@@ -37,7 +40,10 @@ def digest(obj: Any, n: int = 12) -> str:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Everything that decides the weights of a run. Built by `t2ikit.study.preset`, overridden with `--set key=value`."""
+    """What decides the weights and the loss space of a run.
+
+    Built by `t2ikit.study.preset`, overridden with `--set key=value`.
+    """
 
     backbone: str  # a name of `t2ikit models`
     world: str  # a name of `t2ikit data`
@@ -58,8 +64,10 @@ class RunConfig:
     ema_std: float = 0.10  # relative width of the power-function EMA (Karras et al. 2024, eq. 127)
     precision: str = "fp32"
     compile: bool = False
+    probe_images: int = 256  # validation images of every evaluation; part of the loss space, not of the id
 
     def __post_init__(self) -> None:
+        _check_types(self)
         choose("tier", self.tier, TIERS)
         choose("objective", self.objective, OBJECTIVES)
         choose("precision", self.precision, PRECISIONS)
@@ -73,7 +81,8 @@ class RunConfig:
         _between("grad_clip", self.grad_clip, 1e-6, 1e6)
         _between("ema_std", self.ema_std, 0.01, 0.28)
         for beta in self.betas:
-            _between("betas", beta, 0, 1)
+            _between("betas", beta, 0, 0.999999)
+        _between("probe_images", self.probe_images, 2, 65536)
 
 
 @dataclass(frozen=True)
@@ -87,6 +96,7 @@ class Budget:
     threads: int = field(default=0)  # CPU threads; 0: all cores
 
     def __post_init__(self) -> None:
+        _check_types(self)
         _between("steps", self.steps, 1, 10**9)
         _between("log_every", self.log_every, 1, 10**9)
         _between("eval_every", self.eval_every, 1, 10**9)
@@ -95,12 +105,18 @@ class Budget:
 
 
 def _between(name: str, value: float, low: float, high: float) -> None:
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value) or not low <= value <= high:
-        raise UserError(f"{name} = {value!r} is out of range: give a number from {low:g} to {high:g}.")
+    if not low <= value <= high:  # a NaN is not
+        raise UserError(f"{name} = {_shown(value)} is out of range: give a number from {low:g} to {high:g}.")
+
+
+def _check_types(owner: RunConfig | Budget) -> None:
+    """Every field as its declared type, so that 1 and 1.0 are one configuration, or a UserError."""
+    for f in fields(owner):
+        object.__setattr__(owner, f.name, _as_type(f.name, getattr(owner, f.name), str(f.type)))
 
 
 def override(config: RunConfig, budget: Budget, settings: dict[str, Any]) -> tuple[RunConfig, Budget]:
-    """`config` and `budget` with the fields in `settings` replaced; text values are read as JSON where the field is not text."""
+    """`config` and `budget` with the fields in `settings` replaced; text read as JSON where the field is not text."""
     types = {f.name: (owner, f.type) for owner in (RunConfig, Budget) for f in fields(owner)}
     changed: dict[type, dict[str, Any]] = {RunConfig: {}, Budget: {}}
     for key, value in settings.items():
@@ -111,28 +127,63 @@ def override(config: RunConfig, budget: Budget, settings: dict[str, Any]) -> tup
 
 
 def _read(key: str, value: Any, kind: str) -> Any:
-    """`value` as the type that the field `key` declares, or a UserError that names both."""
+    """`value` as the type that the field `key` declares; text is read as JSON where the field is not text."""
     if isinstance(value, str) and kind != "str":
         try:
             value = json.loads(value)
-        except json.JSONDecodeError:
-            raise UserError(f"{key}={value} is not a {kind}: write it as {key}={_example(kind)}.") from None
-    if kind.startswith("tuple") and isinstance(value, (list, tuple)) and len(value) == kind.count(",") + 1:
-        return tuple(float(v) for v in value)
-    if kind == "float" and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    wanted = {"int": int, "float": float, "str": str, "bool": bool}.get(kind)
-    if wanted is None or not isinstance(value, wanted) or (wanted is not bool and isinstance(value, bool)):
-        raise UserError(f"{key}={value} is not a {kind}: write it as {key}={_example(kind)}.")
+        except (ValueError, RecursionError):
+            raise _wrong_type(key, value, kind) from None
+    return _as_type(key, value, kind)
+
+
+# declared type → what to call it, an example, and the types of its values
+KINDS: dict[str, tuple[str, str, tuple[type, ...]]] = {
+    "int": ("a whole number", "7", (int,)),
+    "float": ("a number", "1e-3", (float, int)),
+    "bool": ("true or false", "true", (bool,)),
+    "str": ("text", "name", (str,)),
+    "tuple[float, float]": ("a pair of numbers", "[0.9,0.99]", (tuple, list)),
+}
+
+
+def _as_type(key: str, value: Any, kind: str) -> Any:
+    types = KINDS[kind][2]
+    if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+        raise _wrong_type(key, value, kind)
+    if kind.startswith("tuple"):
+        if len(value) != kind.count(",") + 1 or not all(
+            isinstance(v, (int, float)) and not isinstance(v, bool) for v in value
+        ):
+            raise _wrong_type(key, value, kind)
+        return tuple(_as_type(key, v, "float") for v in value)
+    if kind == "float":
+        try:
+            return float(value) + 0.0  # −0.0 becomes 0.0: one number, one text in the id
+        except OverflowError:
+            raise _wrong_type(key, value, kind) from None
     return value
 
 
-def _example(kind: str) -> str:
-    return {"int": "7", "float": "1e-3", "bool": "true"}.get(kind, "[0.9,0.99]")
+def _wrong_type(key: str, value: Any, kind: str) -> UserError:
+    what, example, _ = KINDS[kind]
+    return UserError(f"{key} = {_shown(value)} is not {what}: write it as {key}={example}.")
+
+
+def _shown(value: Any) -> str:
+    """`value` on one line and not too long."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python prints no whole number of more than 4,300 digits
+        text = "a number too long to print"
+    return text if len(text) <= 80 else f"{text[:77]}…"
 
 
 def run_id(config: RunConfig, resolved: dict[str, Any]) -> str:
-    """`BACKBONE-` + 12 hex digits. `resolved` holds the backbone's numbers and the fingerprints of world, text encoder and codec."""
+    """`BACKBONE-` + 12 hex digits.
+
+    `resolved` holds the backbone's numbers and the fingerprints of world, text encoder and codec.
+    """
     identity = dataclasses.asdict(config) | resolved | {"numerics": NUMERICS}
-    del identity["tier"]
+    for name in NOT_IN_ID:
+        del identity[name]
     return f"{config.backbone}-{digest(identity)}"

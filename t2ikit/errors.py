@@ -15,7 +15,10 @@ class Busy(UserError):
 
 
 class NotebookFailed(RuntimeError):
-    """A notebook stopped before its end; the message names the notebook, the cell and the error. The CLI exits with 1."""
+    """A notebook stopped before its end; the message names the notebook, the cell and the error.
+
+    The CLI exits with 1.
+    """
 
 
 def choose(kind: str, name: object, allowed: Iterable[str]) -> str:

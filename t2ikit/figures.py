@@ -32,9 +32,11 @@ SCORES = {
 def learning_curves(
     curves: pd.DataFrame, x: str = "step", y: str = "caption_gap", title: str = "", order: Sequence[str] | None = None
 ) -> alt.LayerChart:
-    """Score against steps, images or compute, a line a backbone: the mean over seeds, its band ± one standard deviation of the seeds.
+    """Score against steps, images or compute, a line a backbone: the mean over seeds, its band ± one standard
+    deviation of the seeds.
 
-    Live runs are points on top of the committed lines. With a single seed the band is ± one standard error over validation images, and
+    Live runs are points on top of the committed lines. With a single seed the band is ± one standard error over
+    validation images, and
     the legend says n = 1. The untrained step 0 is left out. Zoom and pan with the mouse; hover for values.
     """
     import altair as alt
@@ -51,18 +53,29 @@ def learning_curves(
     domain = [labels[b] for b in names]
     text, log = AXES[x]
     base = alt.Chart(table).encode(
-        x=alt.X(f"{x}:Q", title=text, axis=alt.Axis(format="~s" if not x.startswith("flops") else ".1e")).scale(zero=False, type="log" if log else "linear"),
-        color=alt.Color("line:N", title=None, sort=domain, legend=alt.Legend(symbolOpacity=1)).scale(domain=domain, scheme="tableau10"),
+        x=alt.X(f"{x}:Q", title=text, axis=alt.Axis(format="~s" if not x.startswith("flops") else ".1e")).scale(
+            zero=False, type="log" if log else "linear"
+        ),
+        color=alt.Color("line:N", title=None, sort=domain, legend=alt.Legend(symbolOpacity=1)).scale(
+            domain=domain, scheme="tableau10"
+        ),
     )
     committed, live = (base.transform_filter(alt.datum.source == s) for s in ("committed", "live"))
     score = alt.Y("mean:Q", title=SCORES[y]).scale(zero=False)
-    tooltip = [alt.Tooltip("line:N", title="backbone"), alt.Tooltip("source:N"), alt.Tooltip(f"{x}:Q", format=".4g"),
-               alt.Tooltip("mean:Q", title=y, format=".5f"), alt.Tooltip("spread:Q", title="±", format=".1g")]  # fmt: skip
+    tooltip = [
+        alt.Tooltip("line:N", title="backbone"),
+        alt.Tooltip("source:N"),
+        alt.Tooltip(f"{x}:Q", format=".4g"),
+        alt.Tooltip("mean:Q", title=y, format=".5f"),
+        alt.Tooltip("spread:Q", title="±", format=".1g"),
+    ]
     band = committed.mark_area(opacity=0.18).encode(y=alt.Y("low:Q", title=SCORES[y]).scale(zero=False), y2="high:Q")
     line = committed.mark_line(point={"size": 18}).encode(y=score, tooltip=tooltip)
     bars = live.mark_rule(strokeWidth=1.5).encode(y=alt.Y("low:Q").scale(zero=False), y2="high:Q")
     points = live.mark_point(size=70, filled=True, stroke="black", strokeWidth=0.8).encode(y=score, tooltip=tooltip)
-    return alt.layer(band, line, bars, points).properties(title=title).interactive(name=f"zoom_{digest([title, x, y], 8)}")
+    return (
+        alt.layer(band, line, bars, points).properties(title=title).interactive(name=f"zoom_{digest([title, x, y], 8)}")
+    )
 
 
 def by_world(curves: pd.DataFrame, score: str, order: Sequence[str] | None = None, title: str = "") -> alt.VConcatChart:
@@ -72,7 +85,9 @@ def by_world(curves: pd.DataFrame, score: str, order: Sequence[str] | None = Non
     choose("score", score, SCORES)
     scored = curves.dropna(subset=[score])
     if scored.empty:
-        raise UserError(f"No run has {score} yet: train this figure's runs, or draw another score of {', '.join(SCORES)}.")
+        raise UserError(
+            f"No run has {score} yet: train this figure's runs, or draw another score of {', '.join(SCORES)}."
+        )
     rows = []
     for world, frame in scored.groupby("world"):
         name = f"{title}, {world}" if title else world
@@ -86,7 +101,8 @@ def by_world(curves: pd.DataFrame, score: str, order: Sequence[str] | None = Non
 
 
 def banded(frame: pd.DataFrame, y: str) -> pd.DataFrame:
-    """Mean and spread of `y` over seeds at each step of each backbone and source: columns mean, spread, low, high, seeds."""
+    """Mean and spread of `y` over seeds at each step of each backbone and source: columns mean, spread, low, high,
+    seeds."""
     error = f"{y}_se"
     groups = frame.groupby(["source", "backbone", "step"], as_index=False)
     table = groups.agg(
@@ -102,7 +118,14 @@ def final_table(curves: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (world, source, backbone), frame in curves.groupby(["world", "source", "backbone"], sort=False):
         last = frame[frame["step"] == frame["step"].max()]
-        values = {"world": world, "backbone": backbone, "source": source, "seeds": len(last), "images": int(last["images"].max()), "flops_paper": last["flops_paper"].mean()}
+        values = {
+            "world": world,
+            "backbone": backbone,
+            "source": source,
+            "seeds": len(last),
+            "images": int(last["images"].max()),
+            "flops_paper": last["flops_paper"].mean(),
+        }
         for score in SCORES:
             if last[score].notna().all():
                 spread = last[score].std() if len(last) > 1 else last[f"{score}_se"].iloc[0]
@@ -122,16 +145,17 @@ def grid(images: dict[str, list], prompts: list[str], size: int = 96):
     head = "".join(f"<th>{escape(label)}</th>" for label in images)
     body = ""
     for i, prompt in enumerate(prompts):
-        cells = "".join(
-            f'<td><img src="{data_uri(pictures[i], label, i)}" width="{size}" height="{size}" alt="{escape(prompt)}, {escape(label)}"></td>'
-            for label, pictures in images.items()
-        )
+        cells = ""
+        for label, pictures in images.items():
+            source, text = data_uri(pictures[i], label, i), escape(f"{prompt}, {label}")
+            cells += f'<td><img src="{source}" width="{size}" height="{size}" alt="{text}"></td>'
         body += f"<tr><th>{escape(prompt)}</th>{cells}</tr>"
     return HTML(f"<table><tr><th></th>{head}</tr>{body}</table>")
 
 
 def printed_laws(laws: Sequence[PrintedLaw], title: str = "", y: str | None = None) -> alt.LayerChart:
-    """Laws as a paper prints them, over their own ranges; the bands are what the rounding of their digits leaves open."""
+    """Laws as a paper prints them, over their own ranges; the bands are what the rounding of their digits leaves
+    open."""
     import altair as alt
     import numpy as np
 
@@ -147,7 +171,9 @@ def printed_laws(laws: Sequence[PrintedLaw], title: str = "", y: str | None = No
     names, first = list(dict.fromkeys(r["law"] for r in rows)), drawn[0]
     base = alt.Chart(pd.DataFrame(rows)).encode(
         x=alt.X("x:Q", title=f"{first.predictor} ({first.unit})", axis=alt.Axis(format=".0e")).scale(type="log"),
-        color=alt.Color("law:N", title=None, sort=names, legend=alt.Legend(symbolOpacity=1, orient="bottom", labelLimit=400)),
+        color=alt.Color(
+            "law:N", title=None, sort=names, legend=alt.Legend(symbolOpacity=1, orient="bottom", labelLimit=400)
+        ),
     )
     wide = max(r["high"] for r in rows) > 5 * min(r["low"] for r in rows)
     scale = {"type": "log" if wide else "linear", "zero": False, "nice": False}

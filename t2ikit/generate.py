@@ -36,7 +36,9 @@ def load_run(folder: Path, step: int | None = None, averaged: bool = False) -> t
     parts = resolve(config_of(folder, noted["config"]))
     for key, now in parts.resolved.items():
         if canonical(noted.get(key)) != canonical(now):
-            raise UserError(f"The {key} of {folder.name} is not what it was trained with: restore that, or train the run anew.")
+            raise UserError(
+                f"The {key} of {folder.name} is not what it was trained with: restore that, or train the run anew."
+            )
     tensors = load_snapshot(folder, steps[-1] if step is None else step)
     prefix = "ema." if averaged else ""
     model = parts.spec.build(seed=0)
@@ -49,7 +51,9 @@ def config_of(folder: Path, values: dict[str, Any]) -> RunConfig:
     try:
         return RunConfig(**values)
     except TypeError as error:
-        raise UserError(f"{folder / 'config.json'} is of another version of t2ikit ({error}): train the run anew.") from None
+        raise UserError(
+            f"{folder / 'config.json'} is of another version of t2ikit ({error}): train the run anew."
+        ) from None
 
 
 @torch.no_grad()
@@ -63,7 +67,10 @@ def generate(
     batch: int = 32,
     device: str = "cpu",
 ) -> np.ndarray:
-    """uint8 images [len(prompts), R, R, 3] by DDIM. A prompt's image depends on (weights, prompt, seed, steps, guidance) alone."""
+    """uint8 images [len(prompts), R, R, 3] by DDIM.
+
+    A prompt's image depends on (weights, prompt, seed, steps, guidance) alone.
+    """
     if not prompts or not all(prompt.strip() for prompt in prompts):
         raise UserError("A prompt is empty, or there is none: give at least one, and each some text.")
     model, null = model.to(device), tuple(x.to(device) for x in parts.text.encode([""]))

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from t2ikit.errors import choose
 
-# Stable Diffusion's schedule (LDM, arXiv 2112.10752): scaled-linear betas; DDIM spacing as its released pipelines use it
+# Stable Diffusion's schedule (LDM, arXiv 2112.10752): scaled-linear betas; DDIM spacing as its released pipelines use
+# it
 LDM = {"num_train_timesteps": 1000, "beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
 
 
@@ -34,7 +35,7 @@ class Objective(Protocol):
 
 
 class DDPM:
-    """Ho et al. 2020 with LDM's schedule, predicting noise (`epsilon`) or v (Salimans & Ho 2022); unweighted mean squared error."""
+    """Ho et al. 2020 with LDM's schedule, predicting noise or v (Salimans & Ho 2022); unweighted MSE."""
 
     def __init__(self, prediction: str = "epsilon") -> None:
         self.prediction = choose("prediction", prediction, ("epsilon", "v_prediction"))

@@ -1,8 +1,8 @@
-"""Results as tables: finished runs exported to a folder of CSV files that git keeps, and read back beside the live ones.
+"""Results as tables: finished runs exported to CSV files that git keeps, and read back beside the live ones.
 
-    runs.csv       a row a run (t2ikit.runs.row), with its hours
-    curves.csv     a row an evaluation: run, step, images, FLOPs, validation loss, caption gap, flip accuracy
-    configs/       the configuration of each run, and its starts: versions, device, threads
+runs.csv       a row a run (t2ikit.runs.row), with its hours
+curves.csv     a row an evaluation: run, step, images, FLOPs, validation loss, caption gap, flip accuracy
+configs/       the configuration of each run, and its starts: versions, device, threads
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from t2ikit.errors import UserError
 from t2ikit.runs import holder_of, read_json, read_lines, row, write_atomic, write_json
 
 CURVE = (
-    "step", "images", "flops_exact", "flops_paper", "seconds", "val_loss", "val_loss_se", "caption_gap", "caption_gap_se",
+    "step", "images", "flops_exact", "flops_paper", "seconds", "val_loss", "val_loss_se",
+    "caption_gap", "caption_gap_se",
     "flip_accuracy", "flip_accuracy_se",
 )  # fmt: skip
 OF_RUN = ("run", "backbone", "world", "tier", "seed", "loss_space")
@@ -82,7 +83,11 @@ def combine(parts: list[Results], source: str | None = None) -> Results:
     frames = []
     for kind in ("runs", "curves"):
         some = [f for f in (getattr(p, kind) for p in parts) if len(f)]
-        frame = pd.concat(some, ignore_index=True) if some else pd.DataFrame(columns=[*OF_RUN, *(CURVE if kind == "curves" else ()), "source"])
+        frame = (
+            pd.concat(some, ignore_index=True)
+            if some
+            else pd.DataFrame(columns=[*OF_RUN, *(CURVE if kind == "curves" else ()), "source"])
+        )
         frames.append(frame.assign(source=source) if source else frame)
     return Results(*frames)
 
@@ -102,7 +107,7 @@ def write_metrics(path: Path, table: pd.DataFrame) -> None:
 
 
 def last(results: Results) -> pd.DataFrame:
-    """A row a run: its last evaluation beside its row, and `flops_per_image`, a training step's exact FLOPs for one image."""
+    """A row a run: its last evaluation beside its row, and `flops_per_image`, the exact FLOPs of one image's step."""
     runs = results.runs
     if not len(runs):
         return pd.DataFrame(columns=[*OF_RUN, "N", "flops_per_image"])
@@ -117,7 +122,9 @@ def provenance(results: Results, committed: Path, runs_folder: Path) -> pd.DataF
     rows = []
     for _, r in results.runs.iterrows():
         folder = runs_folder / r["run"]
-        config = read_json(committed / "configs" / f"{r['run']}.json" if r["source"] == "committed" else folder / "config.json")
+        config = read_json(
+            committed / "configs" / f"{r['run']}.json" if r["source"] == "committed" else folder / "config.json"
+        )
         segments = config.get("segments") or read_lines(folder / "segments.jsonl")
         first, versions = segments[0], segments[0]["versions"]
         rows.append(
@@ -149,14 +156,22 @@ def one_loss_space(curves: pd.DataFrame) -> None:
     spaces = curves.groupby("loss_space")["run"].agg("first") if len(curves) else []
     if len(spaces) > 1:
         raise UserError(
-            f"Losses of {' and '.join(spaces)} are in different spaces (codec, objective, captions or validation images differ): "
+            f"Losses of {' and '.join(spaces)} are in different spaces (codec, objective, captions or validation "
+            "images differ): "
             f"draw them apart, or compare decoded images."
         )
 
 
 def export(runs_folder: Path, results: Path) -> int:
-    """Merge the finished runs under `runs_folder` into `results`; returns how many there were. A run's newer rows replace its older."""
-    folders = sorted(p.parent for p in runs_folder.glob("*/row.json") if row(p.parent)["status"] == "done" and not holder_of(p.parent))
+    """Merge the finished runs under `runs_folder` into `results`; returns how many there were.
+
+    A run's newer rows replace its older.
+    """
+    folders = sorted(
+        p.parent
+        for p in runs_folder.glob("*/row.json")
+        if row(p.parent)["status"] == "done" and not holder_of(p.parent)
+    )
     if not folders:
         return 0
     fresh = [read_run(f) for f in folders]

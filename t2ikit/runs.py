@@ -1,12 +1,12 @@
 """The run folder: where it is, who may write to it, and the table of all runs (one run is one row).
 
-    RUN/config.json      configuration, resolved numbers, fingerprints, id
-    RUN/row.json         the run's row, rewritten at each log interval
-    RUN/log.jsonl        a line per log interval and per evaluation
-    RUN/segments.jsonl   a line per start: versions, commit, device, threads, processes, first step
-    RUN/checkpoint.json  which checkpoint is the last good one, and its SHA-256
-    RUN/snapshots/       weights alone at each evaluation
-    RUN/lease.json       who trains it now
+RUN/config.json      configuration, resolved numbers, fingerprints, id
+RUN/row.json         the run's row, rewritten at each log interval
+RUN/log.jsonl        a line per log interval and per evaluation
+RUN/segments.jsonl   a line per start: versions, commit, device, threads, processes, first step
+RUN/checkpoint.json  which checkpoint is the last good one, and its SHA-256
+RUN/snapshots/       weights alone at each evaluation
+RUN/lease.json       who trains it now
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ import json
 import os
 import secrets
 import socket
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,12 @@ import psutil
 from t2ikit.errors import Busy, UserError
 
 LEASE_SECONDS = 900.0  # a lease of another host is given up after this long without a heartbeat
+BEAT_SECONDS = 60.0
+LEASE_KEYS = ("host", "pid", "born", "token", "beat")
+ROW_KEYS = (
+    "run", "backbone", "world", "tier", "seed", "steps", "images", "N", "D", "C", "flops_exact", "flops_paper", "loss",
+    "val_loss",     "loss_space", "status", "device", "seconds", "exact_resume",
+)  # fmt: skip
 
 
 def home() -> Path:
@@ -39,57 +46,106 @@ def home() -> Path:
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write `data` so that `path` holds either the old bytes or the new ones; a full disk leaves the old and says so."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(3)}")
+    """Write `data` so that `path` holds either the old bytes or the new ones; a full disk leaves the old."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(3)}.tmp")
+    with writing(path, len(data)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("wb") as f:
+                f.write(data)
+                f.flush()
+                os.fsync(f.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+@contextlib.contextmanager
+def writing(path: Path, size: int) -> Iterator[None]:
+    """What the system refuses while `path` is written, as one sentence."""
     try:
-        with temporary.open("wb") as f:
-            f.write(data)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(temporary, path)
+        yield
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise UserError(
-                f"The disk is full: {path.name} ({len(data) / 1e6:.1f} MB) was not written and what was there is kept; "
+                f"The disk is full: {path.name} ({size / 1e6:.1f} MB) was not written and what was there is kept; "
                 f"free space under {path.parent} and run the same command again."
             ) from error
-        raise
+        raise UserError(
+            f"{path} cannot be written ({error.strerror}): make its folder writable, or set T2IKIT_HOME to one that is."
+        ) from error
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock file `path` for the length of a `with` block: others, threads included, wait."""
+    with writing(path, 0):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = path.open("w")
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def write_json(path: Path, value: Any) -> None:
     write_atomic(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
 
 
-def read_json(path: Path) -> Any:
-    """The JSON in `path`, or a UserError that names the file."""
+def read_json(path: Path, keys: Sequence[str] = ()) -> Any:
+    """The JSON in `path`, an object with `keys` if some are given; otherwise a UserError that names the file."""
     try:
-        return json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing: the folder is not a complete run; restore the file or delete the folder.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError):
+        value = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(
+            f"{path} is missing: the folder is not a complete run; restore the file or delete the folder."
+        ) from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): make it readable and run again.") from None
+    except ValueError:  # no JSON, or not even text
         raise UserError(f"{path} is not readable JSON: restore it from a backup, or delete it and run again.") from None
+    if keys and not (isinstance(value, dict) and all(k in value for k in keys)):
+        raise UserError(
+            f"{path} lacks {_first_missing(value, keys)!r}: restore it from a backup, or delete it and run again."
+        )
+    return value
 
 
 def append_line(path: Path, value: dict[str, Any]) -> None:
     """Append one JSON line."""
-    with path.open("a") as f:
-        f.write(json.dumps(value, allow_nan=False) + "\n")
+    line = json.dumps(value, allow_nan=False) + "\n"
+    with writing(path, len(line)), path.open("a") as f:
+        f.write(line)
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """All complete JSON lines of `path`; a last line that a crash cut short is left out, a broken one elsewhere is named."""
+def write_lines(path: Path, values: Sequence[dict[str, Any]]) -> None:
+    """Replace all lines of `path`."""
+    write_atomic(path, "".join(json.dumps(v, allow_nan=False) + "\n" for v in values).encode())
+
+
+def read_lines(path: Path, keys: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """All complete JSON lines of `path`; an end that a crash cut is left out, a broken line is named."""
     if not path.exists():
         return []
-    *lines, last = path.read_bytes().split(b"\n")
+    *lines, _ = path.read_bytes().split(b"\n")
     rows = []
     for number, line in enumerate(lines, 1):
         try:
             rows.append(json.loads(line))
-        except (json.JSONDecodeError, UnicodeDecodeError):
-            raise UserError(f"{path}, line {number}, is not JSON: restore the file, or delete that line and run again.") from None
+        except ValueError:
+            raise UserError(
+                f"{path}, line {number}, is not JSON: restore the file, or delete that line and run again."
+            ) from None
+        if not (isinstance(rows[-1], dict) and all(k in rows[-1] for k in keys)):
+            missing = _first_missing(rows[-1], keys)
+            raise UserError(
+                f"{path}, line {number}, lacks {missing!r}: restore the file, or delete that line and run again."
+            )
     return rows
+
+
+def _first_missing(value: Any, keys: Sequence[str]) -> str:
+    return next((k for k in keys if not isinstance(value, dict) or k not in value), "{")
 
 
 class Lease:
@@ -100,48 +156,57 @@ class Lease:
 
     def acquire(self) -> None:
         """Take the lease, or raise `Busy` naming the process that holds it. A dead holder's lease is taken over."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with (self.path.parent / ".lease.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # two takers on one disk come one after the other
-            holder = holder_of(self.path.parent)
-            if holder:
+        with self._alone():
+            if holder := holder_of(self.path.parent):
                 raise Busy(
                     f"{self.path.parent.name} is being trained by process {holder['pid']} on {holder['host']}: "
                     f"wait for it, or stop it and run the same command again."
                 )
-            self.beat(check=False)
+            for left in self.path.parent.rglob(".*.tmp"):  # what a killed writer left behind
+                left.unlink(missing_ok=True)
+            self._write()
 
-    def beat(self, check: bool = True) -> None:
+    def beat(self) -> None:
         """Renew the heartbeat."""
-        if check:
+        with self._alone():
             self.check()
-        process = psutil.Process()
-        write_json(
-            self.path,
-            {"host": socket.gethostname(), "pid": process.pid, "born": process.create_time(), "token": self.token, "beat": time.time()},
-        )
+            self._write()
 
     def check(self) -> None:
         """Raise `Busy` unless this process still holds the lease. Called before every rename into the folder."""
-        if not self.path.exists() or read_json(self.path).get("token") != self.token:
+        if not self.path.exists() or read_json(self.path, LEASE_KEYS)["token"] != self.token:
             raise Busy(f"Another process has taken over {self.path.parent.name}: this one stops without writing to it.")
 
     def release(self) -> None:
-        with contextlib.suppress(Busy):
+        with contextlib.suppress(UserError), self._alone():
             self.check()
             self.path.unlink(missing_ok=True)
+
+    def _write(self) -> None:
+        process = psutil.Process()
+        values = (socket.gethostname(), process.pid, process.create_time(), self.token, time.time())
+        write_json(self.path, dict(zip(LEASE_KEYS, values, strict=True)))
+
+    def _alone(self) -> contextlib.AbstractContextManager[None]:
+        """Those who take, renew or release the lease come one after the other."""
+        return locked(self.path.with_name(".lease.lock"))
 
 
 def holder_of(folder: Path) -> dict[str, Any] | None:
     """The live holder of the folder's lease, or None."""
     path = folder / "lease.json"
-    if not path.exists():
+    try:
+        lease = read_json(path, LEASE_KEYS)
+    except UserError:
+        if path.exists():
+            raise
         return None
-    lease = read_json(path)
     if lease["host"] != socket.gethostname():
         return lease if time.time() - lease["beat"] < LEASE_SECONDS else None
     try:
-        alive = abs(psutil.Process(lease["pid"]).create_time() - lease["born"]) < 1.0
+        process = psutil.Process(lease["pid"])
+        # a zombie is dead, though its parent has not asked yet
+        alive = process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - lease["born"]) < 1.0
     except psutil.NoSuchProcess:
         alive = False
     return lease if alive else None
@@ -149,20 +214,32 @@ def holder_of(folder: Path) -> dict[str, Any] | None:
 
 @contextlib.contextmanager
 def leased(folder: Path) -> Iterator[Lease]:
-    """Hold the folder's lease for the length of a `with` block."""
-    lease = Lease(folder)
+    """Hold the folder's lease for the length of a `with` block, with a heartbeat through steps of any length."""
+    lease, over = Lease(folder), threading.Event()
     lease.acquire()
+
+    def keep() -> None:
+        while not over.wait(BEAT_SECONDS):
+            with contextlib.suppress(UserError):  # lost, or no space: the writer finds out at its next check or write
+                lease.beat()
+
+    heart = threading.Thread(target=keep, name="lease", daemon=True)
+    heart.start()
     try:
         yield lease
     finally:
+        over.set()
+        heart.join()
         lease.release()
 
 
 def table(root: Path | None = None) -> tuple[list[dict[str, Any]], list[str]]:
-    """Rows of all run folders under `root`, sorted by name, and a sentence for each folder that is not readable as a run."""
+    """Rows of all run folders under `root`, sorted by name, and a sentence for each folder that is no readable run."""
     root = root or home() / "runs"
     if not root.is_dir():
-        raise UserError(f"There is no folder {root}: train a run first (`t2ikit train --help`), or name the folder that has runs.")
+        raise UserError(
+            f"There is no folder {root}: train a run first (`t2ikit train --help`), or name the folder that has runs."
+        )
     rows, problems = [], []
     for folder in sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")):
         try:
@@ -174,8 +251,8 @@ def table(root: Path | None = None) -> tuple[list[dict[str, Any]], list[str]]:
 
 def row(folder: Path) -> dict[str, Any]:
     """The run's row, with its status as of now: running, done, stopped or failed."""
-    read_json(folder / "config.json")
-    values = read_json(folder / "row.json")
+    read_json(folder / "config.json", ("id", "config"))
+    values = read_json(folder / "row.json", ROW_KEYS)
     if holder_of(folder):
         values["status"] = "running"
     elif values["status"] == "running":

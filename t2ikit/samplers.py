@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from t2ikit.errors import UserError
 from t2ikit.objectives import DDPM
 
 Condition = tuple[Tensor, Tensor]  # states [B, L, W], mask [B, L]
@@ -17,7 +19,10 @@ Condition = tuple[Tensor, Tensor]  # states [B, L, W], mask [B, L]
 
 def prompt_noise(prompts: Sequence[str], shape: tuple[int, int, int], seed: int) -> Tensor:
     """Starting noise [B, *shape]: each prompt's depends on (seed, prompt) alone, whatever batch it is sampled in."""
-    keys = [int.from_bytes(hashlib.sha256(f"{seed}\n{p}".encode()).digest()[:8], "big") for p in prompts]
+    keys = [
+        int.from_bytes(hashlib.sha256(f"{seed}\n{p}".encode(errors="surrogatepass")).digest()[:8], "big")
+        for p in prompts
+    ]
     return torch.from_numpy(np.stack([np.random.default_rng(k).standard_normal(shape, np.float32) for k in keys]))
 
 
@@ -45,6 +50,11 @@ def ddim(
 
     `null` is the empty caption's condition, batch of one. Paper S samples with 50 steps and guidance 7.5.
     """
+    most = objective.scheduler.config.num_train_timesteps - 1
+    if not 1 <= steps <= most:
+        raise UserError(f"{steps} DDIM steps are not possible: choose 1 to {most}.")
+    if not math.isfinite(guidance):
+        raise UserError(f"A guidance scale of {guidance} is not possible: choose a finite number, 1 for none.")
     scheduler = objective.sampling_scheduler()
     scheduler.set_timesteps(steps)
     x = noise * scheduler.init_noise_sigma

@@ -1,4 +1,5 @@
-"""Sheets of samples: the images of a run for a list of prompts, as one lossless picture beside a JSON file that says how they were made."""
+"""Sheets of samples: the images of a run for a list of prompts, as one lossless picture beside a JSON file that says
+how they were made."""
 
 from __future__ import annotations
 
@@ -19,14 +20,21 @@ from t2ikit.runs import read_json, write_atomic, write_json
 def sample(
     folder: Path, prompts: Sequence[str], step: int | None = None, seed: int = 0, steps: int = 50, guidance: float = 7.5
 ) -> Path:
-    """Draw `prompts` from the run's raw weights of `step` (default: the last) and keep the sheet in its folder; returns the sheet.
+    """Draw `prompts` from the run's raw weights of `step` (default: the last) and keep the sheet in its folder;
+    returns the sheet.
 
     Asked again for the same, it is returned as it is.
     """
     from t2ikit.generate import generate, load_run, snapshots
 
     known = snapshots(folder)
-    how = {"step": step or (known[-1] if known else None), "seed": seed, "steps": steps, "guidance": guidance, "prompts": list(prompts)}
+    how = {
+        "step": step or (known[-1] if known else None),
+        "seed": seed,
+        "steps": steps,
+        "guidance": guidance,
+        "prompts": list(prompts),
+    }
     path = folder / "samples" / f"{digest(how)}.webp"
     if not path.exists():
         parts, model = load_run(folder, step)
@@ -49,7 +57,9 @@ def read_sheet(path: Path) -> tuple[dict[str, Any], list[np.ndarray]]:
     pixels = np.asarray(Image.open(path).convert("RGB"))
     n = len(how["prompts"])
     if pixels.shape[1] != n * pixels.shape[0]:
-        raise UserError(f"{path} is {pixels.shape[1]} × {pixels.shape[0]} px, not {n} square images in a row: sample the run again.")
+        raise UserError(
+            f"{path} is {pixels.shape[1]} × {pixels.shape[0]} px, not {n} square images in a row: sample the run again."
+        )
     return how, [pixels[:, i * pixels.shape[0] : (i + 1) * pixels.shape[0]] for i in range(n)]
 
 
@@ -62,7 +72,8 @@ def commit(sheets: Iterable[Path], results: Path) -> None:
 
 
 def committed(results: Path, runs: pd.DataFrame) -> tuple[list[str], dict[str, list[np.ndarray]]]:
-    """Prompts, and for each committed run of the table that has a sheet its images, by `backbone, seed`. One list of prompts for all."""
+    """Prompts, and for each committed run of the table that has a sheet its images, by `backbone, seed`. One list of
+    prompts for all."""
     prompts: list[str] = []
     images = {}
     for _, r in runs[runs["source"] == "committed"].iterrows():

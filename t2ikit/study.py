@@ -21,9 +21,12 @@ from t2ikit.workers import train_apart
 PRESETS: dict[str, dict[str, Any]] = {
     "smoke": dict(batch=8, warmup=2, steps=6, log_every=2, eval_every=3, threads=1, probe_images=16),
     "tiny": dict(batch=64, warmup=100, steps=1600, log_every=20, eval_every=160, threads=1),
-    "small": dict(batch=256, warmup=500, steps=8000, log_every=50, eval_every=800, text="minilm-256", lr=3e-4, precision="bf16"),
+    "small": dict(
+        batch=256, warmup=500, steps=8000, log_every=50, eval_every=800, text="minilm-256", lr=3e-4, precision="bf16",
+    ),
     "paper": dict(
-        batch=2048, warmup=10_000, steps=600_000, log_every=100, eval_every=25_000, lr=8e-5, precision="bf16", compile=True,
+        batch=2048, warmup=10_000, steps=600_000, log_every=100, eval_every=25_000, lr=8e-5, precision="bf16",
+        compile=True,
         resolution=256, codec="sdxl", text="openclip-h",
     ),
 }  # fmt: skip
@@ -32,9 +35,10 @@ PRESETS: dict[str, dict[str, Any]] = {
 def preset(backbone: str, world: str = "scenes", tier: str = "tiny", **settings: Any) -> tuple[RunConfig, Budget]:
     """The configuration of paper S's setting at `tier`, with `settings` (fields of RunConfig or Budget) on top.
 
-    smoke: seconds, for tests. tiny: 102,400 images of 64 px in 1,600 steps on one thread, so that a run's numbers do not depend on the
-    machine's cores and several runs go side by side. small: 2M images of 64 px, minutes on
-    one GPU. paper: the published setting, 600,000 steps of 2,048 images of 256 px at 8e-5 after 10,000 steps of warm-up.
+    smoke: seconds, for tests. tiny: 102,400 images of 64 px in 1,600 steps on one thread, so that a run's numbers do
+    not depend on the machine's cores and several runs go side by side. small: 2M images of 64 px, minutes on
+    one GPU. paper: the published setting, 600,000 steps of 2,048 images of 256 px at 8e-5 after 10,000 steps of
+    warm-up.
     """
     choose("tier", tier, PRESETS)
     settings = PRESETS[tier] | default_captions(world) | settings
@@ -71,9 +75,11 @@ class Study:
         world: str | None = None,
         root: Path | None = None,
     ) -> Results:
-        """The committed rows of this study at `tier`, of all worlds, and beside them the live ones, trained first where they are missing.
+        """The committed rows of this study at `tier`, of all worlds, and beside them the live ones, trained first
+        where they are missing.
 
-        `images` shortens the live runs (None: the tier's own length): at constant rate they are the first part of the same runs.
+        `images` shortens the live runs (None: the tier's own length): at constant rate they are the first part of the
+        same runs.
         `world`: of the live runs (default: the study's).
         """
         study = replace(self, world=world or self.world)
@@ -97,7 +103,8 @@ class Study:
     ) -> list[Path]:
         """Train what is missing and return all run folders. Stopped, it goes on where it stopped when called again.
 
-        `workers`: runs at once (default: on a machine without GPU as many as its cores hold, a run's threads each; with one, 1).
+        `workers`: runs at once (default: on a machine without GPU as many as its cores hold, a run's threads each;
+        with one, 1).
         """
         import torch
 

@@ -28,27 +28,43 @@ def command(config: RunConfig, budget: Budget, root: Path) -> list[str]:
     named = {"backbone", "world", "tier"}
     fields = {k: v for part in (config, budget) for k, v in asdict(part).items() if k not in named}
     settings = [f"{k}={v if isinstance(v, str) else canonical(v)}" for k, v in fields.items()]
-    base = [sys.executable, "-m", "t2ikit.cli", "train", config.backbone, "--world", config.world, "--tier", config.tier, "--runs", str(root)]
+    base = [
+        sys.executable,
+        "-m",
+        "t2ikit.cli",
+        "train",
+        config.backbone,
+        "--world",
+        config.world,
+        "--tier",
+        config.tier,
+        "--runs",
+        str(root),
+    ]
     return base + [part for s in settings for part in ("--set", s)]
 
 
 def train_apart(wanted: Sequence[tuple[RunConfig, Budget]], root: Path, workers: int) -> list[Path]:
     """Train all of `wanted`, `workers` at a time; returns the run folders in order.
 
-    A run that fails does not stop the others; at the end a UserError names each with the last thing it said. SIGTERM and Ctrl-C are handed
-    on: every child checkpoints before this process ends.
+    A run that fails does not stop the others; at the end a UserError names each with the last thing it said. SIGTERM
+    and Ctrl-C are handed on: every child checkpoints before this process ends.
     """
     waiting, running, folders, failed = list(enumerate(wanted)), {}, {}, {}
     started: dict[int, float] = {}
-    with tempfile.TemporaryDirectory() as scratch, _handing_on(running), tqdm(
-        total=len(wanted), desc="runs", unit="run", mininterval=POLL
-    ) as bar:
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        _handing_on(running),
+        tqdm(total=len(wanted), desc="runs", unit="run", mininterval=POLL) as bar,
+    ):
         while waiting or running:
             while waiting and len(running) < workers:
                 number, (config, budget) = waiting.pop(0)
                 streams = [open(Path(scratch) / f"{number}.{kind}", "w+") for kind in ("out", "err")]  # noqa: SIM115
                 environment = os.environ | {"OMP_NUM_THREADS": str(budget.threads or 1)}
-                process = subprocess.Popen(command(config, budget, root), stdout=streams[0], stderr=streams[1], env=environment)
+                process = subprocess.Popen(
+                    command(config, budget, root), stdout=streams[0], stderr=streams[1], env=environment
+                )
                 running[number], started[number] = (process, streams), time.monotonic()
             time.sleep(POLL)
             for number in [n for n, (process, _) in running.items() if process.poll() is not None]:
@@ -57,7 +73,8 @@ def train_apart(wanted: Sequence[tuple[RunConfig, Budget]], root: Path, workers:
                 if process.returncode == 0:
                     folders[number] = Path(said)
                     row = runs.read_json(folders[number] / "row.json")
-                    bar.write(f"{row['run']}: {row['steps']} steps, loss {row['loss']:.4f}, {time.monotonic() - started[number]:.0f} s")
+                    seconds = time.monotonic() - started[number]
+                    bar.write(f"{row['run']}: {row['steps']} steps, loss {row['loss']:.4f}, {seconds:.0f} s")
                 elif process.returncode == TERMINATED:
                     raise SystemExit(TERMINATED)
                 else:

@@ -14,14 +14,14 @@ def rows(**columns) -> pd.DataFrame:
         for step in (0, 100, 200):
             score = offset + step / 100
             table.append(
-                {
-                    "run": f"{backbone}-{seed}", "backbone": backbone, "world": "scenes", "tier": "tiny", "seed": seed, "step": step,
-                    "images": 64 * step, "flops_paper": 1e9 * step, "flops_exact": 2e9 * step, "loss_space": "a", "source": "committed",
-                    "val_loss": score, "val_loss_se": 0.03, "caption_gap": score, "caption_gap_se": 0.03,
-                    "flip_accuracy": None, "flip_accuracy_se": None,
-                }
+                dict.fromkeys(("val_loss", "caption_gap"), score)
+                | dict.fromkeys(("val_loss_se", "caption_gap_se"), 0.03)
+                | dict.fromkeys(("flip_accuracy", "flip_accuracy_se"))
+                | {"run": f"{backbone}-{seed}", "backbone": backbone, "world": "scenes", "tier": "tiny", "seed": seed}
+                | {"step": step, "images": 64 * step, "flops_paper": 1e9 * step, "flops_exact": 2e9 * step}
+                | {"loss_space": "a", "source": "committed"}
                 | columns
-            )  # fmt: skip
+            )
     return pd.DataFrame(table)
 
 
@@ -60,7 +60,9 @@ def test_each_world_has_a_row_of_its_own():
     assert len(figures.by_world(both, "caption_gap").to_dict()["vconcat"]) == 2
 
 
-@pytest.mark.parametrize(("x", "y", "words"), [("epoch", "val_loss", "Unknown x axis 'epoch'"), ("step", "fid", "Unknown score 'fid'")])
+@pytest.mark.parametrize(
+    ("x", "y", "words"), [("epoch", "val_loss", "Unknown x axis 'epoch'"), ("step", "fid", "Unknown score 'fid'")]
+)
 def test_unknown_axes_are_named(x, y, words):
     with pytest.raises(UserError, match=words):
         figures.learning_curves(rows(), x, y)

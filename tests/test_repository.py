@@ -1,4 +1,5 @@
-"""The repository's own promises: one source of truth for dependencies, notebooks without outputs, a README that tells the truth."""
+"""The repository's own promises: one source of truth for dependencies, notebooks without outputs, a README that tells
+the truth."""
 
 import json
 import re
@@ -66,7 +67,9 @@ def test_notebooks_hold_no_outputs_and_have_parameters(path):
 def test_committed_files_name_no_machine_and_no_registry():
     import subprocess
 
-    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split(
+        "\n"
+    )
     text = {".py", ".md", ".toml", ".yml", ".txt", ".json", ".csv", ".ipynb", ".js", ".css", ""}
     bad = re.compile(r"/(?:root|home/[a-z]+|Users/[a-z]+)/|--(?:extra-)?index-url|\"resolved\": \"http")
     for name in filter(None, tracked):

@@ -15,7 +15,13 @@ from t2ikit.workers import command, train_apart
 
 def test_paper_s_setting_is_the_published_one():
     config, budget = preset("sdxl-c320", tier="paper")
-    assert (config.batch, config.lr, config.warmup, budget.steps, config.resolution) == (2048, 8e-5, 10_000, 600_000, 256)
+    assert (config.batch, config.lr, config.warmup, budget.steps, config.resolution) == (
+        2048,
+        8e-5,
+        10_000,
+        600_000,
+        256,
+    )
     assert (config.objective, config.precision, config.text) == ("ddpm-eps", "bf16", "openclip-h")
 
 
@@ -61,7 +67,7 @@ def test_a_study_trains_what_is_missing_once(home):
 
 def test_a_run_that_fails_is_named_and_the_others_are_kept(home):
     good, bad = STUDY.runs("smoke")[0], preset("sd2-c320", tier="smoke", codec="local-dir:nowhere", steps=2)
-    with pytest.raises(UserError, match=r"1 of 2 runs failed.*sd2-c320, seed 0: t2ikit: The image codec"):
+    with pytest.raises(UserError, match=r"1 of 2 runs failed.*sd2-c320, seed 0: t2ikit: There is no folder"):
         train_apart([good, bad], home / "runs", workers=2)
     assert [r["status"] for r in runs.table(home / "runs")[0]] == ["done"]
 
@@ -69,7 +75,8 @@ def test_a_run_that_fails_is_named_and_the_others_are_kept(home):
 def test_sigterm_reaches_the_children_which_checkpoint(home):
     code = (
         "from t2ikit.study import Study\n"
-        "Study('long', 'One that goes on', ('sd2-c320',), settings={'steps': 100000, 'eval_every': 100000}).train('smoke')"
+        "long = Study('long', 'One that goes on', ('sd2-c320',), settings={'steps': 100000, 'eval_every': 100000})\n"
+        "long.train('smoke')"
     )
     process = subprocess.Popen([sys.executable, "-c", code])
     deadline = time.monotonic() + 300

@@ -15,15 +15,41 @@ FIG04A = Study("fig04a", "Width", ("sd2-c320", "sdxl-c128", "sdxl-c192", "sdxl-c
 FIG04B = Study(
     "fig04b",
     "Transformer depth",
-    ("sd2-c320", "sdxl-c320", "sdxl-td2", "sdxl-td4", "sdxl-td12", "sdxl-td14", "sdxl-td4_4", "sdxl-td4_8", "sdxl-td4_12"),
+    (
+        "sd2-c320",
+        "sdxl-c320",
+        "sdxl-td2",
+        "sdxl-td4",
+        "sdxl-td12",
+        "sdxl-td14",
+        "sdxl-td4_4",
+        "sdxl-td4_8",
+        "sdxl-td4_12",
+    ),
 )
-FIG04C = Study("fig04c", "Width and depth", ("sd2-c320", "sdxl-c320", "sdxl-td4_4", "sdxl-td4_12", "sdxl-c384", "sdxl-c384-td4_12"))
+FIG04C = Study(
+    "fig04c", "Width and depth", ("sd2-c320", "sdxl-c320", "sdxl-td4_4", "sdxl-td4_12", "sdxl-c384", "sdxl-c384-td4_12")
+)
 FIG05 = Study(
     "fig05",
     "The same prompts from every UNet",
-    ("sd2-c320", "sdxl-c128", "sdxl-c192", "sdxl-c320", "sdxl-c384", "sdxl-td2", "sdxl-td4", "sdxl-td4_4", "sdxl-td4_8"),
+    (
+        "sd2-c320",
+        "sdxl-c128",
+        "sdxl-c192",
+        "sdxl-c320",
+        "sdxl-c384",
+        "sdxl-td2",
+        "sdxl-td4",
+        "sdxl-td4_4",
+        "sdxl-td4_8",
+    ),
 )
-FIG06 = Study("fig06", "PixArt-α beside SD2's UNet", ("sd2-c320", "pixart-h1152-d28", "pixart-h1536-d28", "pixart-h1024-d28", "pixart-h1024-d56"))
+FIG06 = Study(
+    "fig06",
+    "PixArt-α beside SD2's UNet",
+    ("sd2-c320", "pixart-h1152-d28", "pixart-h1536-d28", "pixart-h1024-d28", "pixart-h1024-d56"),
+)
 
 
 def prompts(tier: str) -> list[str]:

@@ -1,6 +1,7 @@
 """Checkpoints: the whole state of a run in one safetensors file, and a pointer to the last good one with its SHA-256.
 
-The pointer is written after the file it names, and the older file removed after that: at every moment one good checkpoint is named.
+The pointer is written after the file it names, and the older file removed after that: at every moment one good
+checkpoint is named. Snapshots, weights alone, stay for metrics and samplers.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from t2ikit.errors import UserError
 from t2ikit.runs import Lease, read_json, write_atomic, write_json
+from t2ikit.tensors import pack, read_tensors
 
 
 def save_checkpoint(folder: Path, step: int, tensors: dict[str, Tensor], lease: Lease) -> None:
@@ -33,23 +35,28 @@ def load_checkpoint(folder: Path) -> tuple[int, dict[str, Tensor]] | None:
     """Step and tensors of the last good checkpoint, or None before the first. A damaged file is named."""
     if not (folder / "checkpoint.json").exists():
         return None
-    pointer = read_json(folder / "checkpoint.json")
+    pointer = read_json(folder / "checkpoint.json", ("step", "file", "sha256"))
     path = folder / pointer["file"]
     if not path.exists() or hashlib.sha256(data := path.read_bytes()).hexdigest() != pointer["sha256"]:
         raise UserError(
-            f"The checkpoint {path} is missing or damaged: restore it from a backup, or delete the run folder to train anew."
+            f"The checkpoint {path} is missing or damaged: restore it from a backup, or delete the run folder to "
+            "train anew."
         )
     return pointer["step"], load(data)
 
 
 def save_snapshot(folder: Path, step: int, model: nn.Module, average: dict[str, Tensor] | None, lease: Lease) -> Path:
     """Weights alone, read later by metrics and samplers: the raw ones, and under `ema.` the averaged ones if given."""
-    tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    tensors |= {f"ema.{k}": v.detach().cpu().contiguous() for k, v in (average or {}).items()}
+    data = pack(model.state_dict() | {f"ema.{k}": v for k, v in (average or {}).items()})
     path = snapshot_path(folder, step)
     lease.check()
-    write_atomic(path, save(tensors))
+    write_atomic(path, data)
     return path
+
+
+def load_snapshot(folder: Path, step: int) -> dict[str, Tensor]:
+    """The tensors that `save_snapshot` wrote. A damaged file is named."""
+    return read_tensors(snapshot_path(folder, step), "choose another step, or delete the run folder and train anew.")
 
 
 def snapshot_path(folder: Path, step: int) -> Path:

@@ -1,6 +1,7 @@
 """What is drawn at a step: index, noise, timestep and caption dropout, a pure function of (seed, step, slot).
 
-Two backbones with the same seed see identical (x_t, t, ε), a resumed run sees what it would have seen, and the split over processes does not matter.
+Two backbones with the same seed see identical (x_t, t, ε), a resumed run sees what it would have seen, and the split
+over processes does not matter.
 """
 
 from __future__ import annotations
@@ -37,23 +38,30 @@ def draw(seed: int, step: int, batch: int, n: int, shape: tuple[int, ...], capti
     """Draws of `step` for a split of `n` items and latents of `shape` (C, h, w)."""
     rng = stream(seed, DRAW, step)
     return Draw(
-        indices=np.array([item(seed, step * batch + slot, n) for slot in range(batch)]),
+        indices=items(seed, step * batch, batch, n),
         u=torch.from_numpy(rng.random(batch, dtype=np.float32)),
         noise=torch.from_numpy(rng.standard_normal((batch, *shape), dtype=np.float32)),
         dropped=torch.from_numpy(rng.random(batch) < caption_dropout),
     )
 
 
-def item(seed: int, position: int, n: int) -> int:
-    """The item at `position` of the endless stream of epochs, each a permutation of `n` items: shards shuffled, items shuffled within.
+def items(seed: int, position: int, count: int, n: int) -> np.ndarray:
+    """`count` items, int64, from `position` on in the endless stream of epochs, each a permutation of `n` items.
 
-    A world's own order is random, so shard by shard is as good as global, and a short run touches few shards.
+    Shards are shuffled, and items within them: a world's own order is random, so that is as good as a global shuffle,
+    and a short run touches few shards.
     """
-    epoch, place = divmod(position, n)
-    shards, ends = _shards(seed, epoch, n)
-    k = int(np.searchsorted(ends, place, side="right"))
-    shard, offset = int(shards[k]), place - int(ends[k - 1] if k else 0)
-    return shard * SHARD + int(_within(seed, epoch, shard, min(SHARD, n - shard * SHARD))[offset])
+    parts = []
+    while count:
+        epoch, place = divmod(position, n)
+        shards, ends = _shards(seed, epoch, n)
+        k = int(np.searchsorted(ends, place, side="right"))
+        shard, size = int(shards[k]), int(ends[k] - (ends[k - 1] if k else 0))
+        offset = place - (int(ends[k]) - size)
+        part = _within(seed, epoch, shard, size)[offset : offset + count]
+        parts.append(shard * SHARD + part)
+        position, count = position + len(part), count - len(part)
+    return np.concatenate(parts)
 
 
 @functools.lru_cache(maxsize=4)

@@ -1,4 +1,4 @@
-"""The power-function EMA of weights (Karras et al. 2024, arXiv 2312.02696, section 3.1), kept beside the raw weights."""
+"""The power-function EMA of weights (Karras et al. 2024, arXiv 2312.02696, section 3.1), beside the raw weights."""
 
 from __future__ import annotations
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import platform
+import shutil
 import subprocess
 import time
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ class Journal:
         self.folder, self.lease, self.parts, self.cost = folder, lease, parts, cost
         self.seconds, self.loss, self.evaluation = 0.0, None, {}
         self.exact_resume, self.device = True, "cpu"
+        self.evaluated: int | None = None  # the step of the last evaluation
 
     def begin(self, step: int, device: torch.device, processes: int) -> None:
         """Add this start's line, and take back the log to `step`, the last checkpoint's."""
@@ -40,14 +42,16 @@ class Journal:
             "threads": torch.get_num_threads(),
             "processes": processes,
         }
-        earlier = runs.read_lines(self.folder / "segments.jsonl")
-        used = [s for s, after in zip(earlier, [*earlier[1:], segment], strict=True) if after["first_step"] > 0]
+        segments = [*runs.read_lines(self.folder / "segments.jsonl", ("first_step", *EXACT)), segment]
+        used = [
+            s for s, after in pairwise(segments) if after["first_step"] > s["first_step"]
+        ]  # the others left no steps
         self.exact_resume = all(s[key] == segment[key] for s in used for key in EXACT)
         self.device = segment["device"]
+        kept = [e for e in runs.read_lines(self.folder / "log.jsonl", ("step", "seconds")) if e["step"] <= step]
         self.lease.check()
-        runs.append_line(self.folder / "segments.jsonl", segment)
-        kept = [r for r in runs.read_lines(self.folder / "log.jsonl") if r["step"] <= step]
-        runs.write_atomic(self.folder / "log.jsonl", b"".join(json.dumps(r).encode() + b"\n" for r in kept))
+        runs.write_lines(self.folder / "segments.jsonl", segments)
+        runs.write_lines(self.folder / "log.jsonl", kept)
         for entry in kept:
             self._remember(entry)
 
@@ -71,7 +75,10 @@ class Journal:
         if "loss" in entry:
             self.loss = entry["loss"]
         if "val_loss" in entry:
-            self.evaluation = {k: v for k, v in entry.items() if k.startswith(("val_loss", "caption_gap", "flip_accuracy"))}
+            self.evaluated = entry["step"]
+            self.evaluation = {
+                k: v for k, v in entry.items() if k.startswith(("val_loss", "caption_gap", "flip_accuracy"))
+            }
 
     def write_row(self, step: int, status: str) -> None:
         """Rewrite row.json. `D` is in image tokens (latent cells, or patches of them), C = 6 N D."""
@@ -125,14 +132,20 @@ def device_name(device: torch.device) -> str:
 
 def cpu_name() -> str:
     info = Path("/proc/cpuinfo")
-    names = [x.split(":", 1)[1].strip() for x in info.read_text().splitlines() if x.startswith("model name")] if info.exists() else []
+    names = (
+        [x.split(":", 1)[1].strip() for x in info.read_text().splitlines() if x.startswith("model name")]
+        if info.exists()
+        else []
+    )
     return names[0] if names else platform.processor() or platform.machine()
 
 
 def commit() -> str | None:
     """The checkout's commit, None where the package is installed without one."""
-    here = Path(__file__).resolve().parent
-    asked = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    checkout = Path(__file__).resolve().parents[2]
+    if not (checkout / ".git").exists() or not shutil.which("git"):
+        return None
+    asked = subprocess.run(
+        ["git", "-C", str(checkout), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+    )
     return asked.stdout.strip() or None
-
-

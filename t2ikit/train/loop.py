@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -20,33 +19,26 @@ from t2ikit.cache import EncodedSplit, cached_latents, cached_states
 from t2ikit.config import Budget, RunConfig
 from t2ikit.errors import UserError
 from t2ikit.hardware import gemm_peak
-from t2ikit.probe import Probe, make_probe
 from t2ikit.objectives import sample_losses
+from t2ikit.probe import Probe, make_probe
 from t2ikit.train import ema
 from t2ikit.train.checkpoint import load_checkpoint, pack_optimizer, save_checkpoint, save_snapshot, unpack_optimizer
 from t2ikit.train.draw import draw
 from t2ikit.train.journal import Journal, memory_bytes
 from t2ikit.train.setup import Parts, resolve
+from t2ikit.train.stopping import Terminated, signalled
 
 
-class Terminated(SystemExit):
-    """SIGTERM came: the run has checkpointed and stopped. Exit code 143."""
-
-    def __init__(self) -> None:
-        super().__init__(143)
-
-
-def train(config: RunConfig, budget: Budget, root: Path | None = None) -> Path:
+def train(config: RunConfig, budget: Budget, root: Path | None = None, parts: Parts | None = None) -> Path:
     """Train `config` up to `budget.steps` steps and return its run folder; a run that has as many is returned as it is.
 
     Raises `Busy` if another process trains it, `UserError` if a part does not fit or the loss stops being finite.
     """
-    parts = resolve(config)
-    folder = (root or runs.home() / "runs") / parts.id
+    parts = parts or resolve(config)
+    folder = run_folder(parts, root)
+    check_folder(folder, parts)
     if is_done(folder, budget.steps):
         return folder
-    if (folder / "row.json").exists() and not (folder / "config.json").exists():
-        raise UserError(f"{folder} has a run's files but no config.json: restore it, or delete the folder to train anew.")
     with runs.leased(folder) as lease:
         if not is_done(folder, budget.steps):  # it may have been trained while this process asked for the lease
             identity = {"id": parts.id, "config": dataclasses.asdict(config), "loss_space": parts.loss_space}
@@ -55,28 +47,53 @@ def train(config: RunConfig, budget: Budget, root: Path | None = None) -> Path:
     return folder
 
 
+def check_folder(folder: Path, parts: Parts) -> None:
+    """Raise a UserError if what `folder` holds of this run cannot be gone on with."""
+    if (folder / "config.json").exists():
+        before = runs.read_json(folder / "config.json", ("config", "loss_space"))
+        if before["loss_space"] != parts.loss_space:
+            images = before["config"].get("probe_images")
+            raise UserError(
+                f"{folder.name} was evaluated in another loss space (probe_images={images}; now "
+                f"{parts.config.probe_images}): go on with the same, or delete the folder to train anew."
+            )
+    elif any((folder / name).exists() for name in ("row.json", "checkpoint.json", "log.jsonl")):
+        raise UserError(
+            f"{folder} has a run's files but no config.json: restore it, or delete the folder to train anew."
+        )
+
+
+def run_folder(parts: Parts, root: Path | None = None) -> Path:
+    """Where the run is, or will be: `$T2IKIT_HOME/runs/ID`, or under `root`."""
+    return (root or runs.home() / "runs") / parts.id
+
+
 def is_done(folder: Path, steps: int) -> bool:
     """Whether the run in `folder` is complete with at least `steps` steps."""
     if not (folder / "row.json").exists() or not (folder / "config.json").exists():
         return False
-    row = runs.read_json(folder / "row.json")
+    runs.read_json(folder / "config.json", ("config", "loss_space"))
+    row = runs.read_json(folder / "row.json", runs.ROW_KEYS)
     return row["status"] == "done" and row["steps"] >= steps
 
 
 class Loop:
-    """One start of one run: what is rebuilt from the configuration, restored from the checkpoint, and the steps after it."""
+    """One start of one run: what the configuration and the checkpoint give, and the steps after it."""
 
     def __init__(self, parts: Parts, budget: Budget, folder: Path, lease: runs.Lease) -> None:
         config = parts.config
-        segments = runs.read_lines(folder / "segments.jsonl")
+        segments = runs.read_lines(folder / "segments.jsonl", ("threads",))
         if budget.threads or segments:  # another number of threads gives other weights after a few steps
             torch.set_num_threads(budget.threads or segments[0]["threads"])
         self.parts, self.config, self.budget, self.folder, self.lease = parts, config, budget, folder, lease
+        AcceleratorState._reset_state()  # a process may train runs of several precisions, one after the other
         self.accelerator = Accelerator(mixed_precision={"fp32": "no", "bf16": "bf16"}[config.precision])
         self.device = self.accelerator.device
         model = parts.spec.build(seed=config.seed)
         self.names = [name for name, _ in model.named_parameters()]
-        optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True)
+        optimizer = torch.optim.AdamW(
+            model.parameters(), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True
+        )
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.raw = self.accelerator.unwrap_model(self.model)
         self.weights = list(self.raw.parameters())
@@ -106,28 +123,25 @@ class Loop:
         return step
 
     def run(self) -> None:
-        """From the restored step to the budget's last."""
-        parts, budget = self.parts, self.budget
-        self.latents = cached_latents(parts.world, "train", parts.codec)
-        self.states = cached_states(parts.world, "train", self.config.captions, parts.text)
-        self.null = tuple(x.to(self.device) for x in parts.text.encode([""]))
-        probe = make_probe(parts.world, self.config.captions, parts.codec, parts.text)
-        self.peak = gemm_peak(self.config.precision)
+        """From the restored step to the budget's last. What a killed run still owes is found in its folder."""
         self.journal.begin(self.step, self.device, self.accelerator.num_processes)
+        self.journal.write_row(self.step, "running")
         saved = time.monotonic()
         with signalled() as stop, self.progress() as bar:
-            if self.step == 0:
-                self.evaluate(probe)
-            while self.step < budget.steps:
+            while True:
+                last = self.step >= self.budget.steps
+                due = last or (self.step > 0 and self.step % self.budget.eval_every == 0)
+                if due and self.journal.evaluated != self.step:
+                    self.evaluate()
+                if last:
+                    break
                 self.interval(stop, bar)
-                last = self.step >= budget.steps
-                if last or self.step % budget.eval_every == 0:
-                    self.evaluate(probe)
-                if last or stop or time.monotonic() - saved >= budget.checkpoint_seconds:
+                if stop or self.step >= self.budget.steps or time.monotonic() - saved >= self.budget.checkpoint_seconds:
+                    if not torch.stack(torch._foreach_norm(self.weights)).isfinite().all():
+                        self.fail(f"after step {self.step}", self.step)
                     save_checkpoint(self.folder, self.step, self.state(), self.lease)
                     saved = time.monotonic()
-                self.lease.beat()
-                if stop and not last:
+                if stop and self.step < self.budget.steps:
                     self.journal.write_row(self.step, "stopped")
                     raise Terminated
         self.journal.write_row(self.step, "done")
@@ -144,12 +158,7 @@ class Loop:
                 break
         loss, norm = (total / (self.step - first)).tolist()
         if not math.isfinite(loss + norm):
-            found = load_checkpoint(self.folder)
-            self.journal.write_row(first, "failed")
-            raise UserError(
-                f"The loss of {self.parts.id} is not finite between steps {first} and {self.step}; the checkpoint of step "
-                f"{found[0] if found else 0} is kept: train again with a lower lr (now {self.config.lr:g}) or grad_clip."
-            )
+            self.fail(f"between steps {first} and {self.step}", first)
         seconds = time.monotonic() - start
         rate = (self.step - first) * self.config.batch / seconds
         self.journal.seconds += seconds
@@ -165,6 +174,38 @@ class Loop:
             },
         )
         self.journal.write_row(self.step, "running")
+
+    def fail(self, where: str, step: int) -> None:
+        """Stop at a loss that is not finite; the last checkpoint, from before it, stays."""
+        found = load_checkpoint(self.folder)
+        self.journal.write_row(step, "failed")
+        raise UserError(
+            f"The loss of {self.parts.id} is not finite {where}; the checkpoint of step {found[0] if found else 0} "
+            "is kept: "
+            f"train again with a lower lr (now {self.config.lr:g}) or grad_clip (now {self.config.grad_clip:g})."
+        )
+
+    @functools.cached_property
+    def latents(self) -> EncodedSplit:
+        return cached_latents(self.parts.world, "train", self.parts.codec)
+
+    @functools.cached_property
+    def states(self) -> EncodedSplit:
+        return cached_states(self.parts.world, "train", self.config.captions, self.parts.text)
+
+    @functools.cached_property
+    def null(self) -> tuple[Tensor, ...]:
+        """States and mask of the empty caption."""
+        return tuple(x.to(self.device) for x in self.parts.text.encode([""]))
+
+    @functools.cached_property
+    def probe(self) -> Probe:
+        parts = self.parts
+        return make_probe(parts.world, self.config.captions, parts.codec, parts.text, self.config.probe_images)
+
+    @functools.cached_property
+    def peak(self) -> float:
+        return gemm_peak(self.config.precision)
 
     def batch(self) -> tuple[Tensor, ...]:
         """x0, noise, u, states, mask of the coming step: this process's slots."""
@@ -192,14 +233,18 @@ class Loop:
         ema.update(self.average, self.weights, self.step, self.gamma)
         return torch.stack([loss.detach(), norm.detach()])
 
-    def evaluate(self, probe: Probe) -> None:
-        """Log the probe's numbers for the raw weights (paper S scores those) and keep a snapshot."""
-        start = time.monotonic()
+    def evaluate(self) -> None:
+        """Log the probe's numbers for the raw weights (paper S scores those), and keep a snapshot."""
+        probe, start = self.probe, time.monotonic()
         self.raw.eval()
         found = probe.measure(self.raw, self.parts.objective, self.device)
         self.raw.train()
+        if not math.isfinite(found["val_loss"] + found["caption_gap"]):
+            self.fail(f"on validation images at step {self.step}", self.step)
         if self.step:
-            save_snapshot(self.folder, self.step, self.raw, dict(zip(self.names, self.average, strict=True)), self.lease)
+            save_snapshot(
+                self.folder, self.step, self.raw, dict(zip(self.names, self.average, strict=True)), self.lease
+            )
         self.journal.log(self.step, found | {"eval_seconds": round(time.monotonic() - start, 2)})
 
     def progress(self) -> tqdm:
@@ -211,16 +256,3 @@ class Loop:
             mininterval=1.0,
             disable=not self.accelerator.is_main_process,
         )
-
-
-@contextmanager
-def signalled() -> Iterator[list[int]]:
-    """A list that SIGTERM and SIGUSR1 (Slurm's warning) append to, for the length of a `with` block."""
-    received: list[int] = []
-    caught = (signal.SIGTERM, signal.SIGUSR1)
-    before = [signal.signal(s, lambda number, _: received.append(number)) for s in caught]
-    try:
-        yield received
-    finally:
-        for s, handler in zip(caught, before, strict=True):
-            signal.signal(s, handler)

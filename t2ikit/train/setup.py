@@ -1,4 +1,4 @@
-"""From a configuration to its parts: the resolved backbone, the world, the frozen encoders, and the identity that hashes them."""
+"""From a configuration to its parts: resolved backbone, world, frozen encoders, and the identity that hashes them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Parts:
 
     @property
     def loss_space(self) -> str:
-        """Hash of what two losses must share to be compared: codec, objective, captions, validation images, resolution, probe."""
+        """Hash of what two losses must share to be compared: codec, objective, captions, validation images, probe."""
         return digest(
             {
                 "codec": self.codec.fingerprint,
@@ -50,7 +50,7 @@ class Parts:
                 "captions": self.config.captions,
                 "validation": self.world.split_fingerprint("val"),
                 "resolution": self.config.resolution,
-                "probe": 1,
+                "probe": [1, self.config.probe_images],
             }
         )
 
@@ -64,20 +64,23 @@ def resolve(config: RunConfig) -> Parts:
     spec = zoo.spec(config.backbone).at(config.tier)
     world = get_world(config.world)
     choose(f"captions of {config.world}", config.captions, world.densities)
-    codec, text = image_codec(config.codec), text_encoder(config.text)
     if config.resolution != spec.resolution or world.size != config.resolution:
         raise UserError(
-            f"Resolution {config.resolution} does not fit: {spec.name} at tier {config.tier} takes {spec.resolution} px and the world "
+            f"Resolution {config.resolution} does not fit: {spec.name} at tier {config.tier} takes "
+            f"{spec.resolution} px and the world "
             f"{config.world} has {world.size} px; choose a tier and a world of one size."
         )
+    codec, text = image_codec(config.codec), text_encoder(config.text)
     if (codec.factor, codec.channels) != (spec.vae_factor, spec.latent_channels):
         raise UserError(
-            f"The codec {config.codec!r} gives {codec.channels} channels at 1/{codec.factor}, and {spec.name} at tier {config.tier} takes "
+            f"The codec {config.codec!r} gives {codec.channels} channels at 1/{codec.factor}, and {spec.name} at "
+            f"tier {config.tier} takes "
             f"{spec.latent_channels} at 1/{spec.vae_factor}: choose another codec or tier."
         )
-    if text.width != spec.text_width:
+    if (text.max_tokens, text.width) != (spec.text_tokens, spec.text_width):
         raise UserError(
-            f"The text encoder {config.text!r} is {text.width} wide and {spec.name} at tier {config.tier} takes {spec.text_width}: "
-            f"choose another text encoder or tier."
+            f"The text encoder {config.text!r} gives {text.max_tokens} tokens of width {text.width} and {spec.name} "
+            f"at tier {config.tier} "
+            f"takes {spec.text_tokens} of {spec.text_width}: choose another text encoder or tier."
         )
     return Parts(config, spec, world, codec, text, objective(config.objective))

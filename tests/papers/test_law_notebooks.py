@@ -24,7 +24,9 @@ def test_figures_of_laws(figure, home, read_offline):
         table = pd.read_csv(studies.PUBLISHED / "table1.csv")
         assert len(rows) == len(table) == 16
         # from the printed numbers too it is 0.979, not the 0.900 that Figure 10c prints
-        assert rows[0]["rho"] == pytest.approx(scipy.stats.spearmanr(table["params_b"], table["gmacs"]).statistic, abs=0.002)
+        assert rows[0]["rho"] == pytest.approx(
+            scipy.stats.spearmanr(table["params_b"], table["gmacs"]).statistic, abs=0.002
+        )
     else:
         failed = " ".join(r["finding"] for r in rows if r["verdict"] == "fail")
         assert ("cannot hold as printed" if figure == "scalability/fig11" else "cross at C = 1.8e+18") in failed

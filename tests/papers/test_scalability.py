@@ -1,4 +1,5 @@
-"""Paper S's notebooks, each executed at tier smoke through the command line, and its committed results held to their files."""
+"""Paper S's notebooks, each executed at tier smoke through the command line, and its committed results held to their
+files."""
 
 import json
 import subprocess
@@ -31,7 +32,9 @@ def reports(tmp_path_factory):
 def test_figures_share_runs(reports):
     home, _ = reports
     wanted = {b for name in dir(studies) if name.startswith("FIG") for b in getattr(studies, name).backbones}
-    assert sorted(json.loads((f / "row.json").read_text())["backbone"] for f in (home / "runs").iterdir()) == sorted(wanted)
+    assert sorted(json.loads((f / "row.json").read_text())["backbone"] for f in (home / "runs").iterdir()) == sorted(
+        wanted
+    )
 
 
 @pytest.mark.parametrize("name", ["fig03", "fig04", "fig06"])

@@ -1,0 +1,102 @@
+"""A law's headline is how far off it was where it had not looked: fit without the largest budget and predict it, or
+leave one model out; with the interval's verdict and the skill over two baselines."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from t2ikit.errors import UserError
+from t2ikit.laws.isoflop import group_budgets
+from t2ikit.laws.power import LEAST_POINTS, fit_power
+from t2ikit.laws.surface import SurfaceFit, fit_surface
+
+
+def hold_out_largest(
+    N: np.ndarray,  # parameters, [n]
+    D: np.ndarray,  # tokens, [n]
+    loss: np.ndarray,  # [n]
+    *,
+    C: np.ndarray | None = None,  # FLOPs, [n]; None = 6ND
+    runs: np.ndarray | None = None,
+    level: float = 0.95,
+) -> dict:
+    """Fit the surface without the largest budget (points within 10% of each other in C) and predict its points.
+
+    Returns error (mean |predicted/actual - 1|), the share of points the prediction interval covers, and for the best
+    run of that budget the skill 1 - |error|/|baseline's error| over two baselines: the best loss of the budget before,
+    and a power law without floor through the best loss of each earlier budget. Only points smaller in C are used.
+    """
+    N, D, loss = (np.asarray(values, float).ravel() for values in (N, D, loss))
+    c = 6 * N * D if C is None else np.asarray(C, float).ravel()
+    labels = group_budgets(c)
+    if labels.max() < 1:
+        raise UserError("All points are of one budget (C within 10%): nothing is left to predict; add budgets.")
+    out = labels == labels.max()
+    fit = fit_surface(N[~out], D[~out], loss[~out], runs=None if runs is None else runs[~out], resamples=0, level=level)
+    result = _predict(fit, N[out], D[out], loss[out], level)
+    best = int(np.flatnonzero(out)[np.argmin(loss[out])])
+    predicted = float(fit.huber.predict(N[best], D[best]))
+    earlier = [
+        (float(np.exp(np.log(c[labels == k]).mean())), float(loss[labels == k].min())) for k in range(labels.max())
+    ]
+    last = earlier[-1][1]
+    result |= {
+        "C": float(np.exp(np.log(c[out]).mean())), "decades_beyond": float(np.log10(c[out].min() / c[~out].max())),
+        "best_loss": float(loss[best]), "best_predicted": predicted,
+        "baseline_last_budget": last, "skill_over_last_budget": _skill(predicted, last, loss[best]),
+    }  # fmt: skip
+    curve = None
+    if len(earlier) >= LEAST_POINTS:
+        law = fit_power(*map(np.array, zip(*earlier, strict=True)))
+        curve = float(law.predict(result["C"]))
+    result["baseline_power_law"] = curve
+    result["skill_over_power_law"] = None if curve is None else _skill(predicted, curve, loss[best])
+    return result
+
+
+def leave_one_model_out(
+    N: np.ndarray, D: np.ndarray, loss: np.ndarray, *, models: np.ndarray | None = None, level: float = 0.95
+) -> list[dict]:
+    """Fit the surface without each model in turn (points of one N, or one label of `models`) and predict its points."""
+    N, D, loss = (np.asarray(values, float).ravel() for values in (N, D, loss))
+    labels = N if models is None else np.asarray(models)
+    results = []
+    for label in np.unique(labels):
+        out = labels == label
+        fit = fit_surface(N[~out], D[~out], loss[~out], resamples=0, level=level)
+        name = float(label) if models is None else str(label)
+        results.append({"model": name, "n": int(out.sum())} | _predict(fit, N[out], D[out], loss[out], level))
+    return results
+
+
+def hold_out_power(x: np.ndarray, y: np.ndarray, *, level: float = 0.95, offset: bool = False) -> dict:
+    """The same for a power law: fit without the largest x and predict it."""
+    x, y = np.asarray(x, float).ravel(), np.asarray(y, float).ravel()
+    out = x == x.max()
+    fit = fit_power(x[~out], y[~out], offset=offset, level=level)
+    low, high = fit.band(float(x.max()), new_point=True)
+    predicted, actual = float(fit.predict(x.max())), y[out]
+    last = float(y[~out][x[~out] == x[~out].max()].mean())
+    return {
+        "x": float(x.max()), "actual": float(actual.mean()), "predicted": predicted, "low": low, "high": high,
+        "error": float(np.mean(np.abs(predicted / actual - 1))),
+        "covered": float(np.mean((low <= actual) & (actual <= high))),
+        "skill_over_last": _skill(predicted, last, float(actual.mean())),
+    }  # fmt: skip
+
+
+def _predict(fit: SurfaceFit, n: np.ndarray, d: np.ndarray, loss: np.ndarray, level: float) -> dict:
+    ends = np.array([fit.huber.prediction_interval(a, b, level) for a, b in zip(n, d, strict=True)])
+    predicted = fit.huber.predict(n, d)
+    return {
+        "points": len(loss), "fitted_on": fit.n, "error": float(np.mean(np.abs(predicted / loss - 1))),
+        "covered": float(np.mean((ends[:, 0] <= loss) & (loss <= ends[:, 1]))), "level": level,
+        "predictions": [
+            {"N": float(a), "D": float(b), "loss": float(v), "predicted": float(p), "low": float(lo), "high": float(hi)}
+            for a, b, v, p, (lo, hi) in zip(n, d, loss, predicted, ends, strict=True)
+        ],
+    }  # fmt: skip
+
+
+def _skill(predicted: float, baseline: float, actual: float) -> float | None:
+    return None if baseline == actual else float(1 - abs(predicted - actual) / abs(baseline - actual))

@@ -1,0 +1,77 @@
+"""The next best run: which (N, D) within a compute allowance narrows the interval of N_opt at a target budget most: a
+c-optimal design (Elfving 1952) on the linearised surface: the variance after a run needs its place, not its outcome."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from t2ikit.errors import UserError
+from t2ikit.laws import batch
+from t2ikit.laws.intervals import gram_inverse, t_quantile
+from t2ikit.laws.profile import curvature
+from t2ikit.laws.surface import SurfaceFit
+
+
+def next_runs(
+    fit: SurfaceFit,
+    *,
+    allowance: float,  # FLOPs that one run may cost
+    target: float,  # FLOPs at which N_opt is wanted
+    candidates: tuple[np.ndarray, np.ndarray] | None = None,  # (N, D); None: a grid around the points
+    top: int = 5,
+) -> list[dict]:
+    """The `top` runs, best first: N, D, C, and the interval of log N_opt at `target` before and after as factors (1.3:
+    from ÷1.3 to ×1.3), for noise as the fit measured it; C = 6ND ≤ allowance.
+
+    The default grid stays within the N, D and D/N seen so far: where the law was not tested, its derivatives are no
+    guide, and extremes would be chosen for being extreme.
+    """
+    n, d = _grid(fit, allowance) if candidates is None else (np.asarray(values, float) for values in candidates)
+    cost = 6 * n * d
+    within = cost <= allowance * (1 + 1e-9)
+    if not within.any():
+        raise UserError(
+            f"No candidate costs at most {allowance:.3g} FLOPs (the cheapest: {cost.min():.3g}): raise the allowance."
+        )
+    n, d, cost = n[within], d[within], cost[within]
+    variances, dof, before = after_one_more(fit, n, d, target)
+    quantile = t_quantile(0.95, dof)
+    order = np.lexsort([cost, variances])[:top]
+    return [
+        {"N": float(n[i]), "D": float(d[i]), "C": float(cost[i]),
+         "half_width_before": float(np.exp(quantile * np.sqrt(before))),
+         "half_width_after": float(np.exp(quantile * np.sqrt(variances[i]))),
+         "share_of_variance_left": float(variances[i] / before)}
+        for i in order
+    ]  # fmt: skip
+
+
+def after_one_more(fit: SurfaceFit, n: np.ndarray, d: np.ndarray, target: float) -> tuple[np.ndarray, float, float]:
+    """Variance of log N_opt(target) after a run at each (n, d), degrees of freedom, and the variance before; the noise
+    is taken to be even, so that a new run weighs like an old one."""
+    estimate = fit.huber
+    even = curvature(estimate.curvature.problem, estimate.curvature.theta, estimate.objective, robust=False)
+    contrast = estimate.n_opt_slope(target)
+    noise = float(even.pseudo @ even.pseudo) / even.problem.dof
+    inverse = gram_inverse(even.design)
+    problem = even.problem
+    fitted, slopes = batch.jacobian(even.theta, problem.x, problem.y)
+    scale = np.linalg.norm(even.design) / np.linalg.norm(slopes / fitted[:, None])
+    fitted, slopes = batch.jacobian(even.theta, np.log(n) - estimate.centre[0], np.log(d) - estimate.centre[1])
+    rows = slopes / fitted[:, None] * scale
+    reach = rows @ inverse
+    gain = (reach @ contrast) ** 2 / (1 + np.einsum("ni,ni->n", reach, rows))
+    before = float(contrast @ inverse @ contrast)
+    return noise * (before - gain), float(problem.dof), noise * before
+
+
+def _grid(fit: SurfaceFit, allowance: float) -> tuple[np.ndarray, np.ndarray]:
+    ratio = fit.D / fit.N
+    sizes = np.geomspace(fit.N.min(), fit.N.max(), 25)
+    ratios = np.geomspace(ratio.min(), ratio.max(), 25)
+    n, m = (grid.ravel() for grid in np.meshgrid(sizes, ratios, indexing="ij"))
+    d = np.minimum(n * m, allowance / (6 * n))
+    keep = (d >= ratios[0] * n * (1 - 1e-9)) & (d >= fit.D.min() * (1 - 1e-9))
+    if not keep.any():
+        raise UserError(f"An allowance of {allowance:.3g} FLOPs is less than any run near the given points costs.")
+    return n[keep], d[keep]

@@ -1,0 +1,74 @@
+"""The over-training form of Gadre et al. 2024 (arXiv 2403.08540): L = α·N^b + β·6^(b/2)·(M·N)^b + E, M = D/N tokens a
+parameter: the surface with equal exponents, fitted to a handful of small runs to predict large, over-trained ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from t2ikit.errors import UserError
+from t2ikit.laws.result import Result
+
+
+@dataclass(frozen=True)
+class OvertrainedFit(Result):
+    """Coefficients in the authors' notation; `sse` is the sum of squared raw residuals."""
+
+    alpha: float
+    beta: float
+    b: float
+    E: float
+    sse: float
+    n: int
+    title = "L = α·N^b + β·6^(b/2)·(M·N)^b + E (N parameters, M tokens a parameter)"
+
+    def predict(self, n: np.ndarray | float, d: np.ndarray | float) -> np.ndarray:
+        """Loss at `n` parameters and `d` tokens (M·N = d)."""
+        n, d = np.asarray(n, float), np.asarray(d, float)
+        return self.alpha * n**self.b + self.beta * 6 ** (self.b / 2) * d**self.b + self.E
+
+    def as_dict(self) -> dict:
+        return {"law": "overtrained", "form": self.title, "alpha": self.alpha, "beta": self.beta, "b": self.b,
+                "E": self.E, "sse": self.sse, "n": self.n}  # fmt: skip
+
+
+def fit_overtrained(N: np.ndarray, D: np.ndarray, loss: np.ndarray) -> OvertrainedFit:
+    """Least squares on raw losses by variable projection: α, β, E are linear once b is fixed; b by golden section after
+    a grid. N parameters, D tokens, [n] each; UserError for fewer than five points (four parameters)."""
+    N, D, loss = (np.asarray(values, float).ravel() for values in (N, D, loss))
+    if len(N) < 5:
+        raise UserError(f"{len(N)} points cannot fix four parameters: give at least five.")
+    order = np.lexsort([loss, D, N])
+    N, D, loss = N[order], D[order], loss[order]
+
+    def project(b: float) -> tuple[float, np.ndarray]:
+        design = np.stack([(N / N[0]) ** b, (D / D[0]) ** b, np.ones_like(N)], 1)
+        solution = np.linalg.lstsq(design, loss, rcond=None)[0]
+        return float(np.sum((design @ solution - loss) ** 2)), solution
+
+    grid = np.concatenate([np.linspace(-1.5, -0.02, 297), np.linspace(0.02, 0.5, 49)])
+    values = [project(b)[0] for b in grid]
+    centre = int(np.argmin(values))
+    b = golden(lambda b: project(b)[0], grid[max(centre - 1, 0)], grid[min(centre + 1, len(grid) - 1)])
+    sse, (alpha, beta, floor) = project(b)
+    return OvertrainedFit(
+        float(alpha / N[0] ** b), float(beta / D[0] ** b / 6 ** (b / 2)), b, float(floor), sse, len(N)
+    )
+
+
+def golden(function, low: float, high: float) -> float:
+    """The minimum of a unimodal function between `low` and `high`, to rounding of its values."""
+    ratio = (5**0.5 - 1) / 2
+    left, right = high - ratio * (high - low), low + ratio * (high - low)
+    at_left, at_right = function(left), function(right)
+    for _ in range(90):
+        if at_left <= at_right:
+            high, right, at_right = right, left, at_left
+            left = high - ratio * (high - low)
+            at_left = function(left)
+        else:
+            low, left, at_left = left, right, at_right
+            right = low + ratio * (high - low)
+            at_right = function(right)
+    return float(low + high) / 2

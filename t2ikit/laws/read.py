@@ -1,0 +1,93 @@
+"""From a file to a law in one call: what `t2ikit fit` prints."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from t2ikit.errors import UserError, choose
+from t2ikit.laws import checks, tables
+from t2ikit.laws.holdout import hold_out_largest, hold_out_power
+from t2ikit.laws.isoflop import fit_isoflop
+from t2ikit.laws.power import fit_power
+from t2ikit.laws.result import Result, finding, plain
+from t2ikit.laws.surface import fit_surface
+
+LAWS = ("power", "isoflop", "surface")
+
+
+def fit_csv(path: str | Path, law: str, x: str | None = None, y: str | None = None, **options) -> dict:
+    """The JSON of `t2ikit fit POINTS.csv --law LAW`: coefficients, intervals, audit; numbers finite or None."""
+    return plain(fit(path, law, x, y, **options).as_dict())
+
+
+def fit(
+    path: str | Path, law: str, x: str | None = None, y: str | None = None, *, run: str | None = None, **options
+) -> Result:
+    """Read a CSV, JSON lines or a folder of runs and fit `law`: power, isoflop or surface. `x`, `y` name the columns
+    of a power law (default C and loss); `y` the loss of the others; `run` the column of which points share a training.
+    Options go to fit_power, fit_isoflop or fit_surface."""
+    choose("law", law, LAWS)
+    y = y or "loss"
+    if law != "power" and x is not None:
+        raise UserError(f"--x {x!r} is for a power law: {law} reads {'C and N' if law == 'isoflop' else 'N and D'}.")
+    needs = {"power": [x or "C", y], "isoflop": ["C", "N", y], "surface": ["N", "D", y]}[law]
+    if law == "power" and needs[0] == needs[1]:
+        raise UserError(f"x and y are both {y!r}: name two columns.")
+    return fit_table(tables.read(path, needs, run=run), law, *needs, **options)
+
+
+def fit_table(table: tables.Table, law: str, first: str, second: str, third: str | None = None, **options) -> Result:
+    """The same from a table in memory: (x, y) of a power law, (C, N, loss) of isoFLOP, (N, D, loss) of a surface."""
+    notes = [finding("columns", "note", note[0].upper() + note[1:] + ".") for note in table.notes]
+    weights = table.columns.get("weight")
+    if law == "power":
+        labels = {"x_label": _label(first), "y_label": _label(second)}
+        result = fit_power(table[first], table[second], weights=weights, runs=table.runs, **labels, **options)
+        held = _held_out(lambda: hold_out_power(table[first], table[second], offset=result.offset is not None))
+        return replace(result, hold_out=held, audit=[*notes, *result.audit])
+    if law == "isoflop":
+        result = fit_isoflop(table[first], table[second], table[third], D=table.columns.get("D"),
+                             steps=table.columns.get("steps"), **options)  # fmt: skip
+        return replace(result, audit=[*notes, *result.audit])
+    result = fit_surface(table[first], table[second], table[third], weights=weights, runs=table.runs, **options)
+    c = table.columns.get("C")
+    held = _held_out(lambda: hold_out_largest(table[first], table[second], table[third], C=c, runs=table.runs))
+    audit = [*notes, *checks.of_surface(result), *_convention(table, first, second), _headline(held)]
+    return replace(result, hold_out=held, audit=audit)
+
+
+def _held_out(predict) -> dict:
+    try:
+        return predict()
+    except UserError as error:
+        return {"refused": str(error)}
+
+
+def _headline(held: dict) -> dict:
+    if "refused" in held:
+        return finding("hold-out", "warning", f"The largest budget could not be held out: {held['refused']}")
+    skill = held["skill_over_last_budget"]
+    text = f"Without the largest budget, {held['fitted_on']} points predict its {held['points']} with an error of "
+    text += f"{100 * held['error']:.2g}%, {100 * held['covered']:.0f}% of them inside the interval"
+    text += f" ({held['decades_beyond']:.2f} orders of magnitude beyond)"
+    if skill is not None:
+        text += f"; skill over the last budget's loss {skill:.2f}"
+    return finding("hold-out", "ok" if skill is None or skill > 0 else "warning", text + ".")
+
+
+def _convention(table: tables.Table, n: str, d: str) -> list[dict]:
+    if "C" not in table.columns:
+        return []
+    ratio = table["C"] / (6 * table[n] * table[d])
+    middle = float(np.median(ratio))
+    if 0.8 <= middle <= 1.25:
+        return []
+    return [finding("C = 6ND", "warning", f"The file's C is {middle:.2g} × 6ND (a half: MACs for FLOPs; a third: no "
+                    "backward pass); budgets below are 6ND.", ratio=middle)]  # fmt: skip
+
+
+def _label(column: str) -> str:
+    return f"{column} ({tables.UNITS[column]})" if column in tables.UNITS else column

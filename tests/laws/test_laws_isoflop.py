@@ -1,0 +1,88 @@
+"""isoFLOP: parabolas, Fieller's interval, flags, and what is refused."""
+
+import numpy as np
+import pytest
+
+from t2ikit.errors import UserError
+from t2ikit.laws import fit_isoflop
+from t2ikit.laws.isoflop import group_budgets
+
+BUDGETS = np.array([1e17, 3e17, 6e17, 1e18, 3e18, 6e18])  # paper D's
+
+
+def sweep(sizes=7, noise=0.0, seed=0, budgets=BUDGETS, shift=0.0):
+    """Exact parabolas in log N around N_opt = 0.0009·C^0.5681."""
+    u = np.linspace(-0.6, 0.6, sizes) + shift
+    n = (0.0009 * budgets[:, None] ** 0.5681 * 10**u).ravel()
+    c = np.repeat(budgets, sizes)
+    loss = 2.3943 * c**-0.0273 + 0.02 * np.tile(u, len(budgets)) ** 2
+    return c, n, loss + noise * np.random.default_rng(seed).standard_normal(len(c))
+
+
+def test_paper_d_laws_come_back_from_parabolas():
+    fit = fit_isoflop(*sweep(), surface=False)
+    assert fit.n_opt.exponent == pytest.approx(0.5681, abs=1e-6)
+    assert fit.n_opt.coefficient == pytest.approx(0.0009, rel=1e-4)
+    assert fit.d_opt.exponent == pytest.approx(0.4319, abs=1e-6)
+    assert fit.loss_opt.exponent == pytest.approx(-0.0273, abs=1e-6)
+    assert not any(budget.flags for budget in fit.budgets)
+
+
+def test_intervals_hold_the_vertices():
+    fit = fit_isoflop(*sweep(noise=0.0005), surface=False)
+    inside = [b.low <= 0.0009 * b.C**0.5681 <= b.high for b in fit.budgets]
+    assert sum(inside) >= 5
+    assert fit.n_opt.low < 0.5681 < fit.n_opt.high
+
+
+def test_flags_name_what_is_wrong():
+    c, n, loss = sweep(4)
+    assert all("fewer than five sizes" in b.flags for b in fit_isoflop(c, n, loss, surface=False).budgets)
+    c, n, loss = sweep(shift=0.8)
+    edge = fit_isoflop(c, n, loss, surface=False)
+    assert all("optimum at the grid's edge" in b.flags for b in edge.budgets)
+    assert edge.n_opt is None and edge.as_dict()["N_opt"]["exponent"] is None
+    assert any(line["check"] == "law" and line["verdict"] == "fail" for line in edge.audit)
+    c, n, loss = sweep()
+    down = fit_isoflop(c, n, 2 - loss, surface=False)
+    assert all("curvature not positive" in b.flags and b.N_opt is None for b in down.budgets)
+    noisy = fit_isoflop(*sweep(5, noise=0.02, seed=3), surface=False)
+    flagged = [b for b in noisy.budgets if "curvature interval includes 0" in b.flags]
+    assert flagged and all(b.low is None and b.high is None for b in flagged)
+
+
+def test_untrained_points_are_left_out():
+    """A size that never left its warm-up fakes a right arm: with it the optimum moves, without it is edge or right."""
+    c, n, loss = sweep()
+    steps = np.where(n > np.repeat(0.0009 * BUDGETS**0.5681 * 3, 7), 300, 5000)
+    fake = loss + np.where(steps < 1000, 0.3, 0.0)
+    fit = fit_isoflop(c, n, fake, steps=steps, surface=False)
+    assert fit.n_opt.exponent == pytest.approx(0.5681, abs=1e-6)
+    assert all(any("below 1000 steps" in flag for flag in b.flags) for b in fit.budgets)
+
+
+def test_budgets_of_almost_equal_compute_are_one():
+    assert group_budgets(np.array([1e18, 1.04e18, 0.97e18, 3e18, 3.1e18])).tolist() == [0, 0, 0, 1, 1]
+
+
+def test_few_budgets_give_vertices_and_no_law():
+    fit = fit_isoflop(*sweep(budgets=BUDGETS[:3]), surface=False)
+    assert fit.n_opt is None and all(b.N_opt for b in fit.budgets)
+
+
+def test_scattered_budgets_are_refused():
+    rng = np.random.default_rng(0)
+    with pytest.raises(UserError, match="five sizes"):
+        fit_isoflop(np.logspace(17, 20, 10), rng.uniform(1e6, 1e9, 10), rng.uniform(1, 2, 10))
+
+
+def test_surface_stands_beside():
+    n = np.tile(np.logspace(7, 9, 7), 6)
+    c = np.repeat(np.logspace(17.5, 20, 6), 7)
+    best = 0.03 * c**0.5
+    n = n / 1e8 * best
+    loss = 1.0 + 20 / n**0.3 + 200 / (c / 6 / n) ** 0.3
+    fit = fit_isoflop(c, n, loss * np.exp(0.001 * np.random.default_rng(0).standard_normal(42)), resamples=20)
+    assert fit.surface is not None
+    assert fit.as_dict()["surface"]["huber"]["alpha"] == pytest.approx(0.3, rel=0.2)
+    assert any(line["check"] == "parabola against surface" for line in fit.audit) or fit.n_opt is None

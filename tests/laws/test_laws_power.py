@@ -1,0 +1,119 @@
+"""Power laws: recovery, invariances, refusals, and a small coverage check of the t interval."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import linregress, t
+
+from t2ikit.errors import UserError
+from t2ikit.laws import fit_frontier, fit_power, pareto
+
+X = np.logspace(17, 21, 9)
+NOISE = np.random.default_rng(0).standard_normal(9)
+
+
+@settings(max_examples=25, deadline=None)
+@given(a=st.floats(1e-3, 1e3), b=st.floats(-0.8, 0.8), scale=st.floats(1e-6, 1e6))
+def test_exact_laws_are_recovered_in_any_unit(a, b, scale):
+    fit = fit_power(X / 1e17 * scale, a * (X / 1e17) ** b)
+    assert fit.exponent == pytest.approx(b, abs=1e-7)
+    assert fit.coefficient == pytest.approx(a / scale**b, rel=1e-5)
+
+
+def test_log_residuals_are_the_regression_line():
+    y = 2.4 * X**-0.05 * np.exp(0.02 * NOISE)
+    fit, line = fit_power(X, y), linregress(np.log(X), np.log(y))
+    half = t.ppf(0.975, 7) * line.stderr
+    assert fit.exponent == pytest.approx(line.slope, rel=1e-9)
+    assert (fit.low, fit.high) == pytest.approx((line.slope - half, line.slope + half), rel=1e-8)
+
+
+def test_raw_residuals_minimise_squares():
+    y = 5 * (X / 1e17) ** -0.3 + 0.01 * NOISE
+    fit = fit_power(X, y, residuals="raw")
+    best = np.sum((fit.predict(X) - y) ** 2)
+    for da, db in ((1.0001, 0), (0.9999, 0), (1, 1e-5), (1, -1e-5)):
+        assert np.sum((fit.coefficient * da * X ** (fit.exponent + db) - y) ** 2) >= best
+
+
+def test_offset_is_found_with_its_interval():
+    y = (30 * (X / 1e17) ** -0.4 + 2.0) * np.exp(0.001 * NOISE)
+    fit = fit_power(X, y, offset=True)
+    assert fit.offset_interval[0] < 2.0 < fit.offset_interval[1]
+    assert fit.low < -0.4 < fit.high
+    assert fit_power(X, y).offset is None
+
+
+def test_weights_are_relative_precisions():
+    y = 3 * X**-0.1 * np.exp(0.05 * NOISE)
+    weights = np.ones(9)
+    one = fit_power(X, y, weights=weights)
+    assert fit_power(X, y, weights=7 * weights).low == pytest.approx(one.low, rel=1e-9)
+    weights[3] = 1e-9
+    without = fit_power(np.delete(X, 3), np.delete(y, 3))
+    assert fit_power(X, y, weights=weights).exponent == pytest.approx(without.exponent, rel=1e-6)
+
+
+@pytest.mark.parametrize("options", [{}, {"residuals": "raw"}, {"offset": True}, {"runs": list("aabbccdde")}])
+def test_order_of_rows_changes_no_digit(options):
+    y = (30 * (X / 1e17) ** -0.4 + 2.0) * np.exp(0.01 * NOISE)
+    order = np.random.default_rng(5).permutation(9)
+    moved = {k: np.array(v)[order] if k == "runs" else v for k, v in options.items()}
+    assert fit_power(X, y, **options).to_json() == fit_power(X[order], y[order], **moved).to_json()
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "options", "sentence"),
+    [
+        (X[:4], X[:4], {}, "at least 5"),
+        (X[:2], X[:2], {}, "at least 5"),
+        ([1, 1, 1, 2, 2], [1, 2, 3, 4, 5], {}, "different"),
+        ([1, 2, 3, 4, -5], [1, 2, 3, 4, 5], {}, "positive"),
+        ([1, 2, 3, 4, 5], [1, 2, 3, 4, np.nan], {}, "positive"),
+        ([1, 2, 3, 4, 5], [1, 2, 3, 4], {}, "length"),
+        (X, X, {"residuals": "ranks"}, "log"),
+        (X, X, {"runs": list("aaaabbbbb")}, "runs"),
+    ],
+)
+def test_refusals(x, y, options, sentence):
+    with pytest.raises(UserError, match=sentence) as caught:
+        fit_power(x, y, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_points_of_one_run_widen_the_interval():
+    rng = np.random.default_rng(2)
+    run = np.repeat(np.arange(8), 5)
+    y = X[0] * (np.repeat(np.logspace(0, 3, 8), 5) * np.tile(np.logspace(0, 0.5, 5), 8)) ** -0.1
+    y = y * np.exp(0.05 * np.repeat(rng.standard_normal(8), 5) + 0.002 * rng.standard_normal(40))
+    c = np.repeat(np.logspace(0, 3, 8), 5) * np.tile(np.logspace(0, 0.5, 5), 8)
+    alone, together = fit_power(c, y), fit_power(c, y, runs=run)
+    assert together.high - together.low > 1.5 * (alone.high - alone.low)
+    assert alone.exponent == pytest.approx(together.exponent)
+
+
+def test_t_interval_covers_at_five_points():
+    rng = np.random.default_rng(11)
+    x, hits = np.logspace(17, 20, 5), []
+    for _ in range(400):
+        fit = fit_power(x, 2 * x**-0.05 * np.exp(0.01 * rng.standard_normal(5)))
+        hits.append(fit.low <= -0.05 <= fit.high)
+    assert 0.92 <= np.mean(hits) <= 0.98
+
+
+def test_pareto_keeps_what_nothing_cheaper_matches():
+    cost = np.array([1, 2, 2, 3, 4, 5.0])
+    score = np.array([0.5, 0.6, 0.7, 0.7, 0.65, 0.9])
+    assert pareto(cost, score, maximise=True).tolist() == [0, 2, 5]
+    assert pareto(cost, -score, maximise=False).tolist() == [0, 2, 5]
+
+
+def test_frontier_law_warns_of_few_curves():
+    cost = np.tile(np.logspace(0, 2, 10), 3) * np.repeat([1, 2, 4], 10)
+    score = 0.5 * cost**0.05 * np.repeat([1, 0.99, 1.01], 10)
+    fit = fit_frontier(cost, score, maximise=True, runs=np.repeat(list("abc"), 10))
+    assert fit.law.exponent == pytest.approx(0.05, abs=0.01)
+    assert any(line["check"] == "clusters" and line["verdict"] == "warning" for line in fit.audit)
+    with pytest.raises(UserError, match="frontier has"):
+        fit_frontier([1, 2, 3], [3, 2, 1], maximise=True)

@@ -1,0 +1,146 @@
+"""Results as tables: export, round trip, and what may not be mixed."""
+
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from t2ikit import results
+from t2ikit.errors import UserError
+from t2ikit.results import combine, distinct, export, one_loss_space, read_committed, read_live, read_run
+from t2ikit.runs import read_json, read_lines, write_json, write_lines
+
+
+@pytest.fixture
+def folder(trained, tmp_path):
+    """A folder of two finished runs and one that was stopped."""
+    root = tmp_path / "runs"
+    for name, changes in [("a-0", {}), ("b-1", {"backbone": "b", "seed": 1}), ("c-2", {"status": "stopped"})]:
+        shutil.copytree(trained, root / name)
+        write_json(root / name / "row.json", read_json(root / name / "row.json") | {"run": name} | changes)
+    return root
+
+
+def contents(folder):
+    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_run_is_a_row_and_its_evaluations(trained):
+    found = read_run(trained)
+    assert len(found.runs) == 1 and found.curves["step"].tolist() == [0, 2, 4]
+    entries = read_lines(trained / "log.jsonl")
+    assert found.curves["val_loss"].tolist() == [e["val_loss"] for e in entries if "val_loss" in e]
+    assert found.curves["loss"].tolist()[1:] == [e["loss"] for e in entries if "loss" in e and e["step"] in (2, 4)]
+    bins = found.curves[[f"val_loss_bin{k}" for k in range(6)]]
+    np.testing.assert_allclose(bins.mean(axis=1), found.curves["val_loss"])
+    assert {"flip_color", "flip_shape", "caption_gap_bin0"} <= set(found.curves)
+
+
+def test_export_and_read_back(folder, tmp_path):
+    assert export(folder, tmp_path / "results") == 2
+    back, live = read_committed(tmp_path / "results"), read_live([folder / "a-0", folder / "b-1"])
+    for kind in ("runs", "curves"):
+        ours, theirs = getattr(back, kind), getattr(live, kind)
+        assert ours["source"].eq("committed").all() and theirs["source"].eq("live").all()
+        assert ours["run"].tolist() == sorted(ours["run"], key=lambda r: (r != "b-1", r))  # by backbone first
+        merged = ours.sort_values("run", kind="stable", ignore_index=True)
+        pd.testing.assert_frame_equal(
+            merged.drop(columns="source"), theirs.drop(columns="source"), rtol=1e-6, check_dtype=False
+        )
+    configs = sorted(p.name for p in (tmp_path / "results" / "configs").iterdir())
+    assert configs == ["a-0.json", "b-1.json"]
+    assert read_json(tmp_path / "results" / "configs" / "a-0.json")["segments"][0]["threads"] == 1
+
+
+def test_exporting_twice_changes_no_byte(folder, tmp_path):
+    export(folder, tmp_path / "results")
+    before = contents(tmp_path / "results")
+    assert export(folder, tmp_path / "results") == 2
+    assert contents(tmp_path / "results") == before
+
+
+def test_seven_digits_are_read_as_they_were_written(folder, tmp_path):
+    """Rows that stay from an earlier export go through the CSV again, and must not drift."""
+    export(folder, tmp_path / "results")
+    before = contents(tmp_path / "results")
+    only = tmp_path / "only"
+    shutil.copytree(folder / "a-0", only / "a-0")
+    for _ in range(3):
+        export(only, tmp_path / "results")
+    assert contents(tmp_path / "results") == before
+
+
+def test_newer_rows_of_a_run_replace_its_older(folder, tmp_path):
+    export(folder, tmp_path / "results")
+    lines = read_lines(folder / "a-0" / "log.jsonl")
+    write_lines(folder / "a-0" / "log.jsonl", [*lines[:-1], lines[-1] | {"val_loss": 0.125}])
+    export(folder, tmp_path / "results")
+    curves = read_committed(tmp_path / "results").curves
+    assert curves[curves["run"] == "a-0"]["val_loss"].tolist()[-1] == 0.125
+    assert len(curves) == 6
+
+
+def test_no_finished_run_writes_nothing(tmp_path, folder):
+    shutil.rmtree(folder / "a-0")
+    shutil.rmtree(folder / "b-1")
+    assert export(folder, tmp_path / "results") == 0
+    assert not (tmp_path / "results").exists()
+    assert export(tmp_path / "none", tmp_path / "results") == 0
+
+
+def test_a_hash_of_digits_alone_stays_text(folder, tmp_path):
+    for name, space in [("a-0", "012345678901"), ("b-1", "12e345678901")]:
+        write_json(folder / name / "row.json", read_json(folder / name / "row.json") | {"loss_space": space})
+    export(folder, tmp_path / "results")
+    back = read_committed(tmp_path / "results")
+    assert set(back.runs["loss_space"]) == set(back.curves["loss_space"]) == {"012345678901", "12e345678901"}
+    before = contents(tmp_path / "results")
+    export(folder, tmp_path / "results")
+    assert contents(tmp_path / "results") == before
+
+
+def test_two_loss_spaces_in_one_figure_are_refused(folder):
+    row = read_json(folder / "b-1" / "row.json")
+    one_loss_space(read_live([folder / "a-0", folder / "b-1"]).curves)
+    write_json(folder / "b-1" / "row.json", row | {"loss_space": "another"})
+    with pytest.raises(
+        UserError, match=r"Losses of (a-0 and b-1|b-1 and a-0) are in different spaces .*draw them apart"
+    ):
+        one_loss_space(read_live([folder / "a-0", folder / "b-1"]).curves)
+
+
+def test_nothing_yet_is_an_empty_table(tmp_path):
+    empty = read_committed(tmp_path)
+    assert empty.runs.empty and empty.curves.empty
+    one_loss_space(empty.curves)
+    assert empty.select(backbone="a", tier=["tiny"]).runs.empty
+    assert distinct([empty, empty]).curves.empty
+
+
+def test_select_keeps_the_rows_asked_for(folder):
+    both = combine([read_live([folder / "a-0", folder / "b-1"])])
+    assert both.select(seed=1).runs["run"].tolist() == ["b-1"]
+    assert both.select(backbone=("b", "none"), tier="smoke").curves["run"].unique().tolist() == ["b-1"]
+    assert len(distinct([both, both]).curves) == len(both.curves)
+
+
+@pytest.mark.parametrize("text", ["", "run,backbone\na,b\n", 'run,step\n"a\n'])
+def test_a_damaged_table_is_named(folder, tmp_path, text):
+    export(folder, tmp_path / "results")
+    (tmp_path / "results" / "curves.csv").write_text(text)
+    with pytest.raises(UserError, match=r"curves.csv .*: restore it with git"):
+        read_committed(tmp_path / "results")
+
+
+def test_a_damaged_run_is_named_and_the_results_stay(folder, tmp_path):
+    export(folder, tmp_path / "results")
+    before = contents(tmp_path / "results")
+    (folder / "b-1" / "log.jsonl").write_text("{}\n")
+    with pytest.raises(UserError, match="log.jsonl, line 1, lacks 'step'"):
+        export(folder, tmp_path / "results")
+    assert contents(tmp_path / "results") == before
+
+
+def test_columns_of_a_curve_are_all_there(trained):
+    assert set(results.CURVE) <= set(read_run(trained).curves)

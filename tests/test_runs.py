@@ -1,0 +1,264 @@
+"""The run folder: atomic writes, the lease, and the table of runs."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import threading
+import time
+
+import psutil
+import pytest
+
+from t2ikit import runs
+from t2ikit.errors import Busy, UserError
+from t2ikit.runs import Lease, holder_of, leased, read_json, read_lines, table, write_atomic, write_json
+
+FORK = multiprocessing.get_context("fork")
+ROW = dict.fromkeys(runs.ROW_KEYS, 1) | {"status": "done"}
+
+
+def make_run(folder, **row):
+    write_json(folder / "config.json", {"id": folder.name, "config": {}})
+    write_json(folder / "row.json", ROW | {"run": folder.name} | row)
+    return folder
+
+
+def lease_of(folder, **changes):
+    """Write a lease as another process would have."""
+    write_json(
+        folder / "lease.json", {"host": "elsewhere", "pid": 1, "born": 0.0, "token": "t", "beat": time.time()} | changes
+    )
+
+
+# home and atomic writes
+
+
+def test_home_is_the_environments_then_the_checkout(monkeypatch, tmp_path):
+    monkeypatch.setenv("T2IKIT_HOME", str(tmp_path / "x"))
+    assert runs.home() == tmp_path / "x"
+    monkeypatch.setenv("T2IKIT_HOME", "")
+    assert (runs.home() / "pyproject.toml").exists() or runs.home().name == ".t2ikit"
+
+
+def _rewrite_for_ever(path):
+    for size in range(10**9):
+        write_atomic(path, bytes([size % 251]) * 200_000)
+
+
+def test_a_writer_killed_at_any_moment_leaves_old_or_new_bytes(tmp_path):
+    path = tmp_path / "file"
+    write_atomic(path, b"\xff" * 200_000)
+    for delay in (0.0, 0.003, 0.01, 0.03):
+        child = FORK.Process(target=_rewrite_for_ever, args=(path,))
+        child.start()
+        time.sleep(0.02 + delay)
+        os.kill(child.pid, signal.SIGKILL)
+        child.join()
+        data = path.read_bytes()
+        assert len(data) == 200_000 and len(set(data)) == 1
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A real file system of 1 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    if os.geteuid() or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("a file system of our own needs root: cannot fill a disk")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_full_disk_leaves_the_old_file_and_says_so(small_disk):
+    path = small_disk / "file"
+    write_atomic(path, b"old")
+    with pytest.raises(
+        UserError, match=r"The disk is full: file \(2.0 MB\) was not written and what was there is kept"
+    ):
+        write_atomic(path, bytes(2_000_000))
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in small_disk.iterdir()] == ["file"]
+    write_atomic(path, bytes(500_000))
+    with pytest.raises(UserError, match="The disk is full: log.jsonl"):
+        for _ in range(100):
+            runs.append_line(small_disk / "log.jsonl", {"x": "y" * 30_000})
+    read_lines(small_disk / "log.jsonl")  # the line that was cut short is left out
+
+
+def test_a_folder_that_cannot_be_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written.*set T2IKIT_HOME"):
+        write_json(tmp_path / "file" / "runs" / "row.json", {})
+    with pytest.raises(UserError, match="cannot be written"):
+        Lease(tmp_path / "file" / "run").acquire()
+
+
+def test_json_that_is_no_json_or_lacks_a_key_is_named(tmp_path):
+    path = tmp_path / "row.json"
+    for text in ("", '{"run": ', "\xff", "nonsense"):
+        path.write_bytes(text.encode("latin-1"))
+        with pytest.raises(UserError, match="row.json is not readable JSON"):
+            read_json(path)
+    for text in ("[]", "null", "3", '{"steps": 1}'):
+        path.write_text(text)
+        with pytest.raises(UserError, match="row.json lacks 'run'"):
+            read_json(path, ("run", "steps"))
+    with pytest.raises(UserError, match="is missing"):
+        read_json(tmp_path / "none.json")
+    with pytest.raises(UserError, match="cannot be read"):
+        read_json(tmp_path)
+
+
+def test_lines_leave_out_a_cut_end_and_name_what_is_broken(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}\n{"ste')
+    assert [r["step"] for r in read_lines(path, ("step",))] == [1, 2]
+    path.write_text('{"step": 1}\n{"ste\n{"step": 3}\n')
+    with pytest.raises(UserError, match=r"log.jsonl, line 2, is not JSON"):
+        read_lines(path)
+    for broken in ("5", "[]", "{}"):
+        path.write_text(f'{{"step": 1}}\n{broken}\n')
+        with pytest.raises(UserError, match="line 2, lacks 'step'"):
+            read_lines(path, ("step",))
+    assert read_lines(tmp_path / "none") == []
+
+
+# the lease
+
+
+def test_one_holder_at_a_time_in_one_process(tmp_path):
+    with leased(tmp_path), pytest.raises(Busy, match=rf"is being trained by process {os.getpid()} on "):
+        Lease(tmp_path).acquire()
+    with leased(tmp_path):
+        pass
+    assert holder_of(tmp_path) is None
+
+
+def _hold(folder, ready):
+    with leased(folder):
+        ready.set()
+        time.sleep(60)
+
+
+def test_another_process_is_busy_and_a_dead_ones_lease_is_taken_over(tmp_path):
+    ready = FORK.Event()
+    child = FORK.Process(target=_hold, args=(tmp_path, ready))
+    child.start()
+    assert ready.wait(30)
+    with pytest.raises(Busy, match=f"process {child.pid} "):
+        Lease(tmp_path).acquire()
+    os.kill(child.pid, signal.SIGKILL)
+    while psutil.Process(child.pid).status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
+    assert holder_of(tmp_path) is None  # dead, though not yet waited for
+    Lease(tmp_path).acquire()
+    child.join()
+
+
+def test_a_pid_that_was_given_to_another_process_is_not_the_holder(tmp_path):
+    import socket
+
+    lease_of(tmp_path, host=socket.gethostname(), pid=os.getpid(), born=psutil.Process().create_time() - 100)
+    assert holder_of(tmp_path) is None
+
+
+def test_a_lease_of_another_host_lives_as_long_as_its_heartbeat(tmp_path):
+    lease_of(tmp_path)
+    with pytest.raises(Busy, match="process 1 on elsewhere"):
+        Lease(tmp_path).acquire()
+    lease_of(tmp_path, beat=time.time() - runs.LEASE_SECONDS - 1)
+    Lease(tmp_path).acquire()
+
+
+def test_a_long_step_keeps_its_lease(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "BEAT_SECONDS", 0.01)
+    with leased(tmp_path):
+        first = read_json(tmp_path / "lease.json")["beat"]
+        deadline = time.monotonic() + 30
+        while read_json(tmp_path / "lease.json")["beat"] == first and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert read_json(tmp_path / "lease.json")["beat"] > first
+
+
+def test_a_writer_whose_lease_was_taken_stops_and_leaves_the_takers(tmp_path):
+    with leased(tmp_path) as lease:
+        lease_of(tmp_path)
+        with pytest.raises(Busy, match="has taken over"):
+            lease.check()
+        with pytest.raises(Busy, match="has taken over"):
+            lease.beat()
+    assert read_json(tmp_path / "lease.json")["host"] == "elsewhere"
+
+
+def test_of_many_takers_one_wins(tmp_path):
+    start, won, lost = threading.Barrier(8), [], []
+
+    def take():
+        lease = Lease(tmp_path)
+        start.wait()
+        try:
+            lease.acquire()
+            won.append(lease)
+        except Busy:
+            lost.append(lease)
+
+    threads = [threading.Thread(target=take) for _ in range(8)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert (len(won), len(lost)) == (1, 7)
+    won[0].check()
+
+
+@pytest.mark.parametrize("text", ["", '{"host": "a', "{}", "[]"])
+def test_a_damaged_lease_is_named(tmp_path, text):
+    (tmp_path / "lease.json").write_text(text)
+    with pytest.raises(UserError, match="lease.json"):
+        Lease(tmp_path).acquire()
+    with pytest.raises(UserError, match="lease.json"):
+        holder_of(tmp_path)
+
+
+def test_taking_the_lease_clears_what_a_killed_writer_left(tmp_path):
+    (tmp_path / "snapshots").mkdir()
+    left = [
+        tmp_path / ".checkpoint-1.safetensors.12.abc.tmp",
+        tmp_path / "snapshots" / ".step-1.safetensors.12.abc.tmp",
+    ]
+    for path in left:
+        path.write_bytes(b"half")
+    (tmp_path / "row.json").write_text("{}")
+    with leased(tmp_path):
+        assert not any(path.exists() for path in left)
+        assert (tmp_path / "row.json").exists()
+
+
+# the table
+
+
+def test_a_row_tells_its_status_as_of_now(tmp_path):
+    run = make_run(tmp_path / "a", status="running")
+    assert runs.row(run)["status"] == "stopped"
+    with leased(run):
+        assert runs.row(run)["status"] == "running"
+    assert runs.row(make_run(tmp_path / "b", status="failed"))["status"] == "failed"
+
+
+def test_a_folder_that_is_no_run_is_a_sentence_beside_the_others(tmp_path):
+    make_run(tmp_path / "good")
+    (make_run(tmp_path / "cut") / "row.json").write_text('{"run": ')
+    (make_run(tmp_path / "bare") / "config.json").unlink()
+    (tmp_path / ".hidden").mkdir()
+    rows, problems = table(tmp_path)
+    assert [r["run"] for r in rows] == ["good"]
+    assert len(problems) == 2
+    assert "bare/config.json is missing" in problems[0]
+    assert "cut/row.json is not readable" in problems[1]
+
+
+def test_a_missing_folder_of_runs_is_one_sentence(tmp_path):
+    with pytest.raises(UserError, match="There is no folder"):
+        table(tmp_path / "none")
