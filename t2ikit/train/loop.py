@@ -241,10 +241,7 @@ class Loop:
         self.raw.train()
         if not math.isfinite(found["val_loss"] + found["caption_gap"]):
             self.fail(f"on validation images at step {self.step}", self.step)
-        if self.step:
-            save_snapshot(
-                self.folder, self.step, self.raw, dict(zip(self.names, self.average, strict=True)), self.lease
-            )
+        save_snapshot(self.folder, self.step, self.raw, dict(zip(self.names, self.average, strict=True)), self.lease)
         self.journal.log(self.step, found | {"eval_seconds": round(time.monotonic() - start, 2)})
 
     def progress(self) -> tqdm:

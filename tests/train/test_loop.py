@@ -83,7 +83,8 @@ def test_a_run_learns_and_writes_down_what_was_promised(trained):
     assert set(runs.ROW_KEYS) <= set(row) and all(not isinstance(v, float) or math.isfinite(v) for v in row.values())
     assert [e["step"] for e in entries if "loss" in e] == [1, 2, 3, 4]
     assert [e["step"] for e in entries if "val_loss" in e] == [2, 4]
-    assert entries[0]["val_loss"] > entries[-1]["val_loss"] > 0
+    scores = [e["val_loss"] for e in entries if "val_loss" in e]
+    assert scores[0] > scores[-1] > 0
     assert all(0 < e["mfu"] < 1 for e in entries if "mfu" in e)
     assert sorted(weights_of(trained)) == ["step-00000002.safetensors", "step-00000004.safetensors"]
     assert row["flops_exact"] == entries[-1]["flops_exact"] > row["flops_paper"] > 0
