@@ -25,7 +25,7 @@ lint: $(VENV)/installed-dev
 	$(BIN)/nbstripout --verify $$(git ls-files '*.ipynb')
 
 test: lint
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 slow: lint
 	$(BIN)/python -m pytest -q -m slow

@@ -135,7 +135,7 @@ def fit_isoflop(
         except UserError as error:
             audit.append(finding("surface", "note", f"No surface beside the parabolas: {error}"))
     if fitted is not None and laws[0] is not None:
-        audit.append(_compare(laws[0], fitted))
+        audit += _compare(laws[0], fitted, good)
     return IsoflopFit(budgets, *laws, fitted, audit, len(C))
 
 
@@ -207,12 +207,28 @@ def _audit_budgets(budgets: list[Budget], good: list[Budget]) -> list[dict]:
     return found
 
 
-def _compare(law: PowerFit, fitted: SurfaceFit) -> dict:
+def _compare(law: PowerFit, fitted: SurfaceFit, good: list[Budget]) -> list[dict]:
     low, high = fitted.huber.intervals["a"]
     apart = not (law.low <= high and low <= law.high)
-    return finding(
+    found = [finding(
         "parabola against surface", "warning" if apart else "ok",
         f"N_opt ∝ C^{law.exponent:.3f} [{law.low:.3f}, {law.high:.3f}] by parabolas, C^{fitted.huber.a:.3f} "
-        f"[{low:.3f}, {high:.3f}] by the surface"
-        + (": parabolas are biased when alpha ≠ beta or the grid is off centre." if apart else "."),
-        parabola=law.exponent, surface=fitted.huber.a)  # fmt: skip
+        f"[{low:.3f}, {high:.3f}] by the surface.", parabola=law.exponent, surface=fitted.huber.a)]  # fmt: skip
+    shifts = [_bias(budget, fitted) for budget in good]
+    shift, budget = max(zip(shifts, good, strict=True), key=lambda pair: abs(pair[0]))
+    if np.isfinite(shift):
+        half = 0.0 if budget.low is None or not budget.low else np.log(budget.high / budget.low) / 2
+        found.append(finding(
+            "parabola's bias", "warning" if abs(shift) > half / 2 else "ok",
+            f"On a surface like the fitted one these grids shift the vertex by up to {100 * np.expm1(shift):+.2g}% "
+            f"(at C = {budget.C:.2g} FLOPs): its interval does not know that.", shift=float(np.expm1(shift))))  # fmt: skip
+    return found
+
+
+def _bias(budget: Budget, fitted: SurfaceFit) -> float:
+    """Log of (vertex of the parabola through the surface's own losses / the surface's N_opt), at the budget's sizes."""
+    u = np.log10(budget.N) - budget.centre
+    c = np.polyfit(u, fitted.huber.predict(budget.N, budget.C / (6 * budget.N)), 2)
+    if c[0] <= 0:
+        return np.nan
+    return float((budget.centre - c[1] / (2 * c[0])) * np.log(10) - np.log(float(fitted.huber.n_opt(budget.C))))

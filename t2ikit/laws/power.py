@@ -120,7 +120,7 @@ def fit_power(
         coefficient=float(np.exp(theta[0] + theta[3] * centre)), exponent=float(-theta[3]),
         offset=float(np.exp(theta[2])) if offset else None, low=low, high=high, coefficient_interval=coefficient,
         offset_interval=floor, n=len(x), residuals=residuals, interval_method=METHODS[kind],
-        claimed=_claimed(kind, len(x), clusters, offset), level=level, x_label=x_label, y_label=y_label, x=x, y=y,
+        claimed=clusters is None or not offset, level=level, x_label=x_label, y_label=y_label, x=x, y=y,
         curvature=bent, centre=centre,
     )  # fmt: skip
     fit.audit.extend(checks.of_power(fit))
@@ -133,12 +133,6 @@ METHODS = {
     "sandwich": "HC2 sandwich with Bell-McCaffrey degrees of freedom",
     "cluster": "CR2 over runs with Bell-McCaffrey degrees of freedom",
 }
-
-
-def _claimed(kind: str, n: int, clusters: np.ndarray | None, offset: bool) -> bool:
-    if clusters is not None:
-        return not offset and int(clusters.max()) + 1 >= 6
-    return n >= 16 if offset else True
 
 
 def _prepare(x, y, weights, runs, offset):

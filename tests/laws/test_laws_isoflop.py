@@ -86,3 +86,20 @@ def test_surface_stands_beside():
     assert fit.surface is not None
     assert fit.as_dict()["surface"]["huber"]["alpha"] == pytest.approx(0.3, rel=0.2)
     assert any(line["check"] == "parabola against surface" for line in fit.audit) or fit.n_opt is None
+
+
+def test_bias_of_parabolas_is_stated():
+    """alpha ≠ beta on a grid of ÷16 to ×16: the vertex is off by percents, and the audit says by how much."""
+    c = np.repeat(BUDGETS, 7)
+    alpha, beta = 0.30, 0.45
+    best = (alpha / beta * 0.1 / 0.1 * 1e8**alpha / 1e10**beta) ** (1 / (alpha + beta)) * (c / 6) ** (
+        beta / (alpha + beta)
+    )
+    n = best * np.tile(np.logspace(-1.2, 1.2, 7), 6)
+    loss = 0.5 + 0.1 * (n / 1e8) ** -alpha + 0.1 * (c / 6 / n / 1e10) ** -beta
+    loss = loss * np.exp(0.0005 * np.random.default_rng(0).standard_normal(42))
+    fit = fit_isoflop(c, n, loss, resamples=0)
+    (line,) = [line for line in fit.audit if line["check"] == "parabola's bias"]
+    actual = fit.budgets[2].N_opt / best[14] - 1
+    assert line["verdict"] == "warning" and abs(line["shift"]) > 0.03
+    assert line["shift"] == pytest.approx(actual, rel=0.3)
