@@ -263,10 +263,11 @@ def write(rows: list[dict], studies: int, seconds: float) -> None:
         f"Written by `python benchmarks/laws_coverage.py --studies {studies}` ({seconds / 60:.0f} minutes). Each row: "
         f"up to {studies} simulated studies of one design; `covered` is the share whose interval held the true value, "
         "with Wilson's 95% interval of that share. *Claimed* rows are those for which results say `claimed: true`.", "",
-        "Methods: `profile` is the profiled objective against F(1, n - p); `sandwich` HC2 with Bell-McCaffrey degrees of "
-        "freedom (Huber: Powell's kernel weights); `cluster` CR2 over runs. Where a fit finds its noise uneven (p < 0.01) it "
-        "takes the sandwich by itself: the shares are given. Parabolas are biased where alpha ≠ beta, and Fieller's interval "
-        "does not know it: the audit of an isoFLOP fit states that bias from the surface beside it.", "",
+        "Methods: `profile` is the profiled objective against F(1, n - p); `sandwich` HC2 with Bell-McCaffrey degrees",
+        "of freedom (Huber: Powell's kernel weights); `cluster` CR2 over runs. A fit that finds its noise uneven",
+        "(p < 0.01) takes the sandwich by itself: the shares are given. Parabolas are biased where alpha ≠ beta, and",
+        "Fieller's interval does not know it: the audit of an isoFLOP fit states that bias from the surface beside it.",
+        "",
         f"Claimed rows whose coverage is certainly outside 0.93 to 0.97: {len(missed)} of "
         f"{sum(row['claimed'] == 'yes' for row in rows)}.", "",
         "| law | method | n | runs | noise | parameter | covered | 95% of it | median width | claimed |",

@@ -89,7 +89,7 @@ class Study:
             if images is not None:
                 batch = preset(self.backbones[0], study.world, tier, **self.settings)[0].batch
                 steps = max(1, images // batch)
-                length = {"steps": steps, "eval_every": max(1, steps // 5)}
+                length = {"steps": steps, "eval_every": -(-steps // 3)}
             parts.append(read_live(study.train(tier, seeds, root, **length)))
         return combine(parts)
 

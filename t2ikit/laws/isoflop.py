@@ -221,7 +221,8 @@ def _compare(law: PowerFit, fitted: SurfaceFit, good: list[Budget]) -> list[dict
         found.append(finding(
             "parabola's bias", "warning" if abs(shift) > half / 2 else "ok",
             f"On a surface like the fitted one these grids shift the vertex by up to {100 * np.expm1(shift):+.2g}% "
-            f"(at C = {budget.C:.2g} FLOPs): its interval does not know that.", shift=float(np.expm1(shift))))  # fmt: skip
+            f"(at C = {budget.C:.2g} FLOPs): its interval does not know that.",
+            shift=float(np.expm1(shift))))  # fmt: skip
     return found
 
 
