@@ -24,6 +24,7 @@ PROBE_SEED = 20_240_402  # fixed for all runs: part of what makes two losses com
 BINS = 6  # timestep bins, the centre of each is used
 FLIP_BINS = slice(1, 4)  # the middle of the schedule, where an attribute is decided
 ROUNDING = 1e-6  # relative difference of two float32 losses that are equal but for the batch they were computed in
+FORWARD = 64  # samples in one forward pass: a training step has as many at tiny, so evaluation needs no more memory
 ENCODE = 32  # images encoded at once: at 256 px a VAE needs gigabytes for more
 
 
@@ -74,7 +75,7 @@ class Probe:
         """Losses [len(images), len(bins)] of the given images under the given condition."""
         out = np.zeros((len(images), len(bins)))
         for column, k in enumerate(bins):
-            for piece in batches(len(images), 256):
+            for piece in batches(len(images), FORWARD):
                 rows = images[piece]
                 u = torch.full((len(rows),), (k + 0.5) / BINS)
                 tensors = (self.x0[rows], self.noise[rows, k], objective.timesteps(u), *(c[piece] for c in condition))
