@@ -268,8 +268,9 @@ def write(rows: list[dict], studies: int, seconds: float) -> None:
         "(p < 0.01) takes the sandwich by itself: the shares are given. Parabolas are biased where alpha ≠ beta, and",
         "Fieller's interval does not know it: the audit of an isoFLOP fit states that bias from the surface beside it.",
         "",
-        "Which rows are claimed, and the 120 points from which a Huber fit takes the sandwich, were decided on a first run of",
-        "this table with the same seeds: that no claimed row misses is not yet confirmed on fresh ones.", "",
+        "Which rows are claimed, and the 120 points from which a Huber fit takes the sandwich, were decided on a",
+        "first run of this table with the same seeds: that no claimed row misses is not yet confirmed on fresh ones.",
+        "",
         f"Claimed rows whose coverage is certainly outside 0.93 to 0.97: {len(missed)} of "
         f"{sum(row['claimed'] == 'yes' for row in rows)}.", "",
         "| law | method | n | runs | noise | parameter | covered | 95% of it | median width | claimed |",
