@@ -23,9 +23,10 @@ EXACT = ("versions", "device", "threads", "processes")  # what must not change b
 
 
 class Journal:
-    """Log, row and segments of one run folder; every write checks the lease first."""
+    """Log, row and segments of one run folder. Every write checks the lease first; without a lease nothing is written:
+    another process of the same training does."""
 
-    def __init__(self, folder: Path, lease: runs.Lease, parts: Parts, cost: Cost) -> None:
+    def __init__(self, folder: Path, lease: runs.Lease | None, parts: Parts, cost: Cost) -> None:
         self.folder, self.lease, self.parts, self.cost = folder, lease, parts, cost
         self.seconds, self.loss, self.evaluation = 0.0, None, {}
         self.exact_resume, self.device = True, "cpu"
@@ -49,9 +50,10 @@ class Journal:
         self.exact_resume = all(s[key] == segment[key] for s in used for key in EXACT)
         self.device = segment["device"]
         kept = [e for e in runs.read_lines(self.folder / "log.jsonl", ("step", "seconds")) if e["step"] <= step]
-        self.lease.check()
-        runs.write_lines(self.folder / "segments.jsonl", segments)
-        runs.write_lines(self.folder / "log.jsonl", kept)
+        if self.lease:
+            self.lease.check()
+            runs.write_lines(self.folder / "segments.jsonl", segments)
+            runs.write_lines(self.folder / "log.jsonl", kept)
         for entry in kept:
             self._remember(entry)
 
@@ -66,8 +68,9 @@ class Journal:
             "seconds": round(self.seconds, 3),
             **values,
         }
-        self.lease.check()
-        runs.append_line(self.folder / "log.jsonl", entry)
+        if self.lease:
+            self.lease.check()
+            runs.append_line(self.folder / "log.jsonl", entry)
         self._remember(entry)
 
     def _remember(self, entry: dict[str, Any]) -> None:
@@ -82,6 +85,8 @@ class Journal:
 
     def write_row(self, step: int, status: str) -> None:
         """Rewrite row.json. `D` is in image tokens (latent cells, or patches of them), C = 6 N D."""
+        if not self.lease:
+            return
         config, cost, images = self.parts.config, self.cost, self.parts.config.batch * step
         tokens = (self.parts.spec.latent_side // getattr(self.parts.spec, "patch", 1)) ** 2 * images
         self.lease.check()

@@ -6,11 +6,14 @@ import dataclasses
 import functools
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
+from accelerate.utils import parse_flag_from_env
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -32,19 +35,34 @@ from t2ikit.train.stopping import Terminated, signalled
 def train(config: RunConfig, budget: Budget, root: Path | None = None, parts: Parts | None = None) -> Path:
     """Train `config` up to `budget.steps` steps and return its run folder; a run that has as many is returned as it is.
 
-    Raises `Busy` if another process trains it, `UserError` if a part does not fit or the loss stops being finite.
+    Under `accelerate launch` its processes share each batch, and the first alone writes. Raises `Busy` if another
+    training has the run, `UserError` if a part does not fit or the loss stops being finite.
     """
     parts = parts or resolve(config)
     folder = run_folder(parts, root)
     check_folder(folder, parts)
     if is_done(folder, budget.steps):
         return folder
-    with runs.leased(folder) as lease:
+    with writer(folder) as lease:
         if not is_done(folder, budget.steps):  # it may have been trained while this process asked for the lease
             identity = {"id": parts.id, "config": dataclasses.asdict(config), "loss_space": parts.loss_space}
-            runs.write_json(folder / "config.json", identity | parts.resolved)
+            if lease:
+                runs.write_json(folder / "config.json", identity | parts.resolved)
             Loop(parts, budget, folder, lease).run()
     return folder
+
+
+@contextmanager
+def writer(folder: Path) -> Iterator[runs.Lease | None]:
+    """The folder's lease for the first process of a training, None for the others, which start when it is taken."""
+    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
+    if not state.is_main_process:
+        state.wait_for_everyone()
+        yield None
+        return
+    with runs.leased(folder) as lease:
+        state.wait_for_everyone()
+        yield lease
 
 
 def check_folder(folder: Path, parts: Parts) -> None:
@@ -80,7 +98,7 @@ def is_done(folder: Path, steps: int) -> bool:
 class Loop:
     """One start of one run: what the configuration and the checkpoint give, and the steps after it."""
 
-    def __init__(self, parts: Parts, budget: Budget, folder: Path, lease: runs.Lease) -> None:
+    def __init__(self, parts: Parts, budget: Budget, folder: Path, lease: runs.Lease | None) -> None:
         config = parts.config
         segments = runs.read_lines(folder / "segments.jsonl", ("threads",))
         if budget.threads or segments:  # another number of threads gives other weights after a few steps
@@ -88,7 +106,12 @@ class Loop:
         self.parts, self.config, self.budget, self.folder, self.lease = parts, config, budget, folder, lease
         AcceleratorState._reset_state()  # a process may train runs of several precisions, one after the other
         self.accelerator = Accelerator(mixed_precision={"fp32": "no", "bf16": "bf16"}[config.precision])
-        self.device = self.accelerator.device
+        self.device, self.processes = self.accelerator.device, self.accelerator.num_processes
+        if config.batch % self.processes:
+            raise UserError(
+                f"A batch of {config.batch} does not divide among {self.processes} processes: choose another number "
+                "of processes, or another batch with --set batch=…."
+            )
         model = parts.spec.build(seed=config.seed)
         self.names = [name for name, _ in model.named_parameters()]
         optimizer = torch.optim.AdamW(
@@ -124,10 +147,10 @@ class Loop:
 
     def run(self) -> None:
         """From the restored step to the budget's last. What a killed run still owes is found in its folder."""
-        self.journal.begin(self.step, self.device, self.accelerator.num_processes)
+        self.journal.begin(self.step, self.device, self.processes)
         self.journal.write_row(self.step, "running")
         saved = time.monotonic()
-        with signalled() as stop, self.progress() as bar:
+        with signalled() as received, self.progress() as bar:
             while True:
                 last = self.step >= self.budget.steps
                 due = last or (self.step > 0 and self.step % self.budget.eval_every == 0)
@@ -135,18 +158,20 @@ class Loop:
                     self.evaluate()
                 if last:
                     break
-                self.interval(stop, bar)
+                self.interval(received, bar)
+                stop = received if self.processes == 1 else self.anywhere(received)
                 if stop or self.step >= self.budget.steps or time.monotonic() - saved >= self.budget.checkpoint_seconds:
                     if not torch.stack(torch._foreach_norm(self.weights)).isfinite().all():
                         self.fail(f"after step {self.step}", self.step)
-                    save_checkpoint(self.folder, self.step, self.state(), self.lease)
+                    if self.lease:
+                        save_checkpoint(self.folder, self.step, self.state(), self.lease)
                     saved = time.monotonic()
                 if stop and self.step < self.budget.steps:
                     self.journal.write_row(self.step, "stopped")
                     raise Terminated
         self.journal.write_row(self.step, "done")
 
-    def interval(self, stop: list[int], bar: tqdm) -> None:
+    def interval(self, received: list[int], bar: tqdm) -> None:
         """Train to the next step that is logged or evaluated, or until a signal, and log the interval."""
         start, first = time.monotonic(), self.step
         total = torch.zeros(2, device=self.device)  # losses and gradient norms: not finite if any of them is not
@@ -154,9 +179,9 @@ class Loop:
             total += self.train_step(*self.batch())
             bar.update()
             marked = self.step % self.budget.log_every == 0 or self.step % self.budget.eval_every == 0
-            if stop or marked or self.step >= self.budget.steps:
+            if marked or self.step >= self.budget.steps or (received and self.processes == 1):
                 break
-        loss, norm = (total / (self.step - first)).tolist()
+        loss, norm = self.accelerator.reduce(total / (self.step - first), "mean").tolist()
         if not math.isfinite(loss + norm):
             self.fail(f"between steps {first} and {self.step}", first)
         seconds = time.monotonic() - start
@@ -169,11 +194,15 @@ class Loop:
                 "loss": loss,
                 "grad_norm": norm,
                 "images_per_second": rate,
-                "mfu": rate * self.journal.cost.flops_train / self.peak / self.accelerator.num_processes,
+                "mfu": rate * self.journal.cost.flops_train / self.peak / self.processes,
                 "memory_bytes": memory_bytes(self.device),
             },
         )
         self.journal.write_row(self.step, "running")
+
+    def anywhere(self, received: list[int]) -> bool:
+        """Whether any process received a signal: all stop at the same step."""
+        return bool(self.accelerator.reduce(torch.tensor(len(received), device=self.device), "sum"))
 
     def fail(self, where: str, step: int) -> None:
         """Stop at a loss that is not finite; the last checkpoint, from before it, stays."""
@@ -211,7 +240,7 @@ class Loop:
         """x0, noise, u, states, mask of the coming step: this process's slots."""
         config, shape = self.config, self.parts.latent_shape
         drawn = draw(config.seed, self.step, config.batch, self.latents.n, shape, config.caption_dropout)
-        mine = slice(self.accelerator.process_index, None, self.accelerator.num_processes)
+        mine = slice(self.accelerator.process_index, None, self.processes)
         x0 = self.latents.rows(drawn.indices[mine])["latents"]
         text = self.states.rows(drawn.indices[mine])
         tensors = (x0, drawn.noise[mine], drawn.u[mine], text["states"], text["mask"], drawn.dropped[mine])
@@ -241,7 +270,9 @@ class Loop:
         self.raw.train()
         if not math.isfinite(found["val_loss"] + found["caption_gap"]):
             self.fail(f"on validation images at step {self.step}", self.step)
-        save_snapshot(self.folder, self.step, self.raw, dict(zip(self.names, self.average, strict=True)), self.lease)
+        if self.lease:
+            average = dict(zip(self.names, self.average, strict=True))
+            save_snapshot(self.folder, self.step, self.raw, average, self.lease)
         self.journal.log(self.step, found | {"eval_seconds": round(time.monotonic() - start, 2)})
 
     def progress(self) -> tqdm:

@@ -22,6 +22,7 @@ from t2ikit.train import ema
 from t2ikit.train.checkpoint import load_checkpoint, load_snapshot
 from t2ikit.train.loop import Loop, is_done, run_folder, train
 from t2ikit.train.setup import resolve
+from t2ikit.workers import command
 
 FORK = multiprocessing.get_context("fork")  # a real process that need not load the encoders again
 STAMPS = ("seconds", "images_per_second", "mfu", "memory_bytes", "eval_seconds")
@@ -471,3 +472,37 @@ def test_snapshots_are_read_with_their_checksum(trained, tmp_path):
     tensors = read_tensors(trained / "snapshots" / "step-00000004.safetensors", "")
     assert {k for k in tensors if k.startswith("ema.")} == {f"ema.{k}" for k in tensors if not k.startswith("ema.")}
     json.dumps(sorted(tensors))
+
+
+# several processes
+
+
+def launched(processes, config, budget, root):
+    """`t2ikit train` as one training of several processes on a CPU."""
+    python, *line = command(config, budget, root)
+    launcher = [python, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    return subprocess.run([*launcher, *line], env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_run_of_one_and_the_first_writes(smoke, home, whole):
+    config, budget = smoke(steps=4, eval_every=2)
+    alone = train(config, budget, whole)
+    done = launched(2, config, budget, home / "runs")
+    assert done.returncode == 0, done.stderr[-2000:]
+    folder = home / "runs" / alone.name
+    assert read_lines(folder / "segments.jsonl")[0]["processes"] == 2
+    for ours, theirs in zip(log_of(alone), log_of(folder), strict=True):
+        assert ours["step"] == theirs["step"]
+        key = "loss" if "loss" in ours else "val_loss"
+        assert theirs[key] == pytest.approx(ours[key], rel=1e-5)
+    assert runs.row(folder)["status"] == "done" and holder_of(folder) is None
+
+
+@pytest.mark.slow
+def test_a_batch_that_does_not_divide_among_the_processes(smoke, home):
+    config, budget = smoke(batch=8)
+    done = launched(3, config, budget, home / "runs")
+    assert done.returncode != 0
+    assert "A batch of 8 does not divide among 3 processes: choose another number" in done.stderr
