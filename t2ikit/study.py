@@ -75,15 +75,16 @@ class Study:
         world: str | None = None,
         root: Path | None = None,
     ) -> Results:
-        """The committed rows of this study at `tier`, of all worlds, and beside them the live ones, trained first
-        where they are missing.
+        """The committed rows of this study's setting at `tier`, of all worlds and seeds, and beside them the live
+        ones, trained first where they are missing.
 
         `images` shortens the live runs (None: the tier's own length): at constant rate they are the first part of the
         same runs.
         `world`: of the live runs (default: the study's).
         """
         study = replace(self, world=world or self.world)
-        parts = [read_committed(committed).select(backbone=self.backbones, tier=tier)]
+        rows = read_committed(committed).select(backbone=self.backbones, tier=tier)
+        parts = [rows.select(run=[r.run for r in rows.runs.itertuples() if self.is_setting_of(r)])]
         if live:
             length = {}
             if images is not None:
@@ -92,6 +93,11 @@ class Study:
                 length = {"steps": steps, "eval_every": -(-steps // 3)}
             parts.append(read_live(study.train(tier, seeds, root, **length)))
         return combine(parts)
+
+    def is_setting_of(self, row: Any) -> bool:
+        """Whether the run of this row of the table was trained as the study trains: sweeps of the rate are not."""
+        config, _ = preset(row.backbone, row.world, row.tier, **self.settings)
+        return all(getattr(row, key) == getattr(config, key) for key in ("lr", "batch", "captions", "codec", "precision"))
 
     def train(
         self,

@@ -10,6 +10,9 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+from PIL import Image
+
+from papers_repro import readme
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -77,3 +80,21 @@ def test_committed_files_name_no_machine_and_no_registry():
         if path.exists() and path.suffix in text and path != Path(__file__):
             found = bad.search(path.read_text(errors="ignore"))
             assert not found, f"{name}: {found[0]}"
+
+
+@pytest.mark.parametrize("path", readme.FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_the_readmes_numbers_are_those_of_the_committed_results(path):
+    text = path.read_text()
+    assert readme.fill(text) == text, "run `python -m papers_repro.readme`"
+
+
+def test_a_wrong_number_would_be_seen():
+    text = (ROOT / "papers_repro" / "README.md").read_text()
+    assert readme.fill(text.replace("<!--=rho-->0.979<!--/-->", "<!--=rho-->0.900<!--/-->")) == text
+
+
+def test_the_picture_shows_the_committed_rows():
+    if not len(readme.drawn(readme.scalability.FIG03).runs):
+        assert not readme.PICTURE.exists()
+        return
+    assert Image.open(readme.PICTURE).text["source"] == readme.source(), "run `python -m papers_repro.readme`"

@@ -9,6 +9,7 @@ import pytest
 
 from t2ikit import runs
 from t2ikit.errors import UserError
+from t2ikit.results import export, read_committed
 from t2ikit.study import PRESETS, Study, preset
 from t2ikit.workers import command, train_apart
 
@@ -63,6 +64,15 @@ def test_a_study_trains_what_is_missing_once(home):
     assert [(f / "row.json").stat().st_mtime_ns for f in first] == times
     both = STUDY.results(home / "nothing", "smoke", live=True)
     assert set(both.runs["source"]) == {"live"} and len(both.runs) == 2
+
+
+def test_a_figure_leaves_out_the_committed_runs_of_a_rate_sweep(home, tmp_path):
+    swept = [preset("sd2-c320", tier="smoke", steps=2, eval_every=2, lr=lr) for lr in (1e-3, 3e-4)]
+    train_apart(swept, home / "runs", workers=2)
+    export(home / "runs", tmp_path)
+    assert sorted(read_committed(tmp_path).runs["lr"]) == [3e-4, 1e-3]
+    drawn = STUDY.results(tmp_path, "smoke", live=False)
+    assert list(drawn.runs["lr"]) == [1e-3] and set(drawn.curves["run"]) == set(drawn.runs["run"])
 
 
 def test_a_run_that_fails_is_named_and_the_others_are_kept(home):

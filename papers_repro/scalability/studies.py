@@ -50,6 +50,10 @@ FIG06 = Study(
     "PixArt-α beside SD2's UNet",
     ("sd2-c320", "pixart-h1152-d28", "pixart-h1536-d28", "pixart-h1024-d28", "pixart-h1024-d56"),
 )
+ALL = Study(
+    "all", "Every backbone of these figures",
+    tuple(dict.fromkeys(b for s in (FIG03, FIG04A, FIG04B, FIG04C, FIG05, FIG06) for b in s.backbones)),
+)  # fmt: skip
 
 
 def prompts(tier: str) -> list[str]:
