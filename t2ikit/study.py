@@ -97,7 +97,8 @@ class Study:
     def is_setting_of(self, row: Any) -> bool:
         """Whether the run of this row of the table was trained as the study trains: sweeps of the rate are not."""
         config, _ = preset(row.backbone, row.world, row.tier, **self.settings)
-        return all(getattr(row, key) == getattr(config, key) for key in ("lr", "batch", "captions", "codec", "precision"))
+        keys = ("lr", "batch", "captions", "codec", "precision")
+        return all(getattr(row, key) == getattr(config, key) for key in keys)
 
     def train(
         self,
