@@ -1,6 +1,7 @@
 """What the training loop costs, against two peers in one run: `python -m benchmarks.training_loop`.
 
-plain   a diffusers-style loop of the same backbone, batch and precision that encodes image and text at each step
+plain   a diffusers-style loop of the same backbone, batch and precision, which at each step decodes (pictograms) or
+        renders (scenes) and encodes its images and encodes its captions; AdamW as torch has it by default
 bare    forward, backward, clip and optimiser step over tensors that lie in memory
 ours    t2ikit.train.loop
 
@@ -19,10 +20,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 from t2ikit import runs
 from t2ikit.cache import cached_latents, cached_states
 from t2ikit.config import Budget
+from t2ikit.data.pictograms import Pictograms
+from t2ikit.data.shards import decode, read_index, read_shard
 from t2ikit.objectives import sample_losses
 from t2ikit.study import preset
 from t2ikit.train.checkpoint import save_checkpoint
@@ -31,14 +35,27 @@ from t2ikit.train.loop import Loop
 from t2ikit.train.setup import resolve
 
 
+def reader(world):
+    """Training images by index as a plain loop reads them: a picture of `pictograms` decoded when it is drawn."""
+    if not isinstance(world, Pictograms):
+        return lambda indices: world.images("train", indices)
+    samples = [s for entry in read_index(world.folder) for s in read_shard(world.folder / entry["url"], entry)]
+
+    def read(indices: np.ndarray) -> np.ndarray:
+        pictures = [Image.fromarray(decode(samples[row])) for row in world.rows("train", indices)]
+        return np.stack([np.asarray(p.reduce(p.width // world.size)) for p in pictures])
+
+    return read
+
+
 def peers(loop: Loop):
     """The two other loops as functions of a step's number, on their own copies of the backbone."""
     parts, config = loop.parts, loop.config
     text, codec, objective = parts.text, parts.codec, parts.objective
 
-    def fresh():
+    def fresh(**options):
         model = parts.spec.build(seed=config.seed)
-        return model, torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
+        return model, torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, **options)
 
     def update(model, optimizer, *tensors):
         with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16"):
@@ -48,12 +65,12 @@ def peers(loop: Loop):
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
-    plain_model, bare_model = fresh(), fresh()
+    plain_model, bare_model, read = fresh(), fresh(fused=True), reader(parts.world)
 
     def plain(step: int) -> None:
         rng = np.random.default_rng(step)
         indices = rng.integers(parts.world.length("train"), size=config.batch)
-        x0 = codec.encode(parts.world.images("train", indices))
+        x0 = codec.encode(read(indices))
         captions = parts.world.captions("train", indices, config.captions)
         states, mask = text.encode([c if rng.random() >= config.caption_dropout else "" for c in captions])
         update(*plain_model, x0, torch.randn_like(x0), objective.timesteps(torch.rand(config.batch)), states, mask)
@@ -70,11 +87,12 @@ def peers(loop: Loop):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backbone", default="sd2-c320")
+    parser.add_argument("--world", default="pictograms")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
-    config, budget = preset(args.backbone, "scenes", "tiny", threads=args.threads)
+    config, budget = preset(args.backbone, args.world, "tiny", threads=args.threads)
     parts = resolve(config)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / parts.id
@@ -103,6 +121,7 @@ def main() -> None:
         json.dumps(
             {
                 "backbone": args.backbone,
+                "world": args.world,
                 "threads": torch.get_num_threads(),
                 "precision": config.precision,
                 "images_per_second": {k: round(statistics.median(v), 1) for k, v in rates.items()},

@@ -39,12 +39,13 @@ FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, s
 
 
 def use() -> None:
-    """Register and enable the theme `t2ikit` and the renderer `t2ikit` in altair, and show sentences in tables whole.
-    Calling it again changes nothing."""
+    """Register and enable the theme `t2ikit` and the renderer `t2ikit` in altair, and show tables with whole sentences
+    and numbers of five digits. Calling it again changes nothing."""
     import altair as alt
     import pandas as pd
 
     pd.set_option("display.max_colwidth", None)
+    pd.set_option("display.float_format", "{:.5g}".format)
 
     alt.theme.register("t2ikit", enable=True)(theme)
     alt.renderers.register("t2ikit", _bundle)
