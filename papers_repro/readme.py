@@ -22,6 +22,7 @@ from t2ikit.laws.intervals import spearman
 from t2ikit.models import zoo
 from t2ikit.results import Results, read_committed
 from t2ikit.runs import write_atomic
+from t2ikit.study import preset
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = (ROOT / "README.md", ROOT / "papers_repro" / "README.md")
@@ -75,7 +76,7 @@ def results_table(study) -> str:
 
 
 def rate_table() -> str:
-    """Validation loss and flip accuracy after a quarter of the tier's steps, at each swept rate; the best in bold."""
+    """The scores after a quarter of the tier's steps at each swept rate; the one that the tier uses in bold."""
     rows = committed()
     if not len(rows.runs):
         return "\nNo sweep has been committed yet.\n"
@@ -84,9 +85,9 @@ def rate_table() -> str:
     lines = ["", "| backbone | rate | validation loss | caption gap | flip accuracy |", "|---|---|---|---|---|"]
     for backbone, frame in at.groupby("backbone"):
         if len(frame) > 1:
-            best = frame["val_loss"].idxmin()
-            for i, r in frame.sort_values("lr").iterrows():
-                name = f"**{r['lr']:g}**" if i == best else f"{r['lr']:g}"
+            used = preset(backbone)[0].lr
+            for _, r in frame.sort_values("lr").iterrows():
+                name = f"**{r['lr']:g}**" if r["lr"] == used else f"{r['lr']:g}"
                 scores = [f"{r[s]:.4f} ± {r[f'{s}_se']:.4f}" for s in ("val_loss", "caption_gap", "flip_accuracy")]
                 lines.append(f"| `{backbone}` | {name} | {' | '.join(scores)} |")
     return "\n".join(lines) + "\n"
