@@ -7,7 +7,7 @@ from __future__ import annotations
 import csv
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from t2ikit.errors import UserError
@@ -34,7 +34,7 @@ class PrintedLaw:
     high: float
     plot_low: float | None = None
     plot_high: float | None = None
-    points: int | None = None
+    points: float | None = None
 
     @property
     def name(self) -> str:
@@ -75,15 +75,11 @@ def read_laws(path: str | Path) -> list[PrintedLaw]:
     if not path.exists():
         raise UserError(f"{path} does not exist: give the laws.csv of a paper's published/ folder.")
     with path.open(encoding="utf-8", newline="") as lines:
-        rows = list(csv.DictReader(lines))
-
-    def number(row: dict, name: str) -> float | None:
-        return float(row[name]) if row.get(name) else None
-
+        rows = [{name: value or None for name, value in row.items()} for row in csv.DictReader(lines)]
     return [
-        PrintedLaw(row["quantity"], row["predictor"], row["predictor_unit"], row["coefficient"], row["exponent"],
-                   float(row["low"]), float(row["high"]), number(row, "plot_low"), number(row, "plot_high"),
-                   int(row["points"]) if row.get("points") else None)
+        PrintedLaw(row["quantity"], row["predictor"], row["predictor_unit"], row["coefficient"] or "", row["exponent"],
+                   *(None if row.get(name) is None else float(row[name])
+                     for name in ("low", "high", "plot_low", "plot_high", "points")))
         for row in rows
     ]  # fmt: skip
 
@@ -110,21 +106,17 @@ def audit_laws(laws: list[PrintedLaw]) -> list[dict]:
 
 def audit_law(law: PrintedLaw) -> list[dict]:
     """Range, digits, counting convention and number of points of one law."""
-    found = []
     if law.a is None:
-        found.append(finding("completeness", "warning", f"{law.name}: an exponent without a coefficient predicts "
-                             f"nothing and cannot be compared; printed digits leave it ± "
-                             f"{last_digit(law.exponent) / 2:g}.",
-                             law=law.name))  # fmt: skip
-        return found
-    found.append(_range(law))
-    ends = law.rounded(law.high)
-    spread = max(ends[1] / law.at(law.high), law.at(law.high) / ends[0]) - 1
-    found.append(finding(
+        return [finding("completeness", "warning", f"{law.name}: an exponent without a coefficient predicts nothing "
+                        f"and cannot be compared; printed digits leave it ± {last_digit(law.exponent) / 2:g}.",
+                        law=law.name)]  # fmt: skip
+    low, high = law.rounded(law.high)
+    spread = max(high / law.at(law.high), law.at(law.high) / low) - 1
+    found = [_range(law), finding(
         "digits", "warning" if spread > 0.05 else "ok",
         f"{law.name}: the printed digits {law.coefficient} and {law.exponent} leave {law.metric} open by "
         f"± {100 * spread:.2g}% at {law.predictor.split()[0]} = {law.high:.3g} {law.unit}.",
-        law=law.name, relative=spread))  # fmt: skip
+        law=law.name, relative=spread)]  # fmt: skip
     if law.predictor.startswith("C"):
         shift = 2**law.b - 1
         found.append(finding(
@@ -132,11 +124,11 @@ def audit_law(law: PrintedLaw) -> list[dict]:
             f"{law.name}: counting multiply-accumulates as one operation instead of two moves {law.metric} by "
             f"{100 * abs(shift):.2g}% at equal training.", law=law.name, relative=shift))  # fmt: skip
     if law.points is not None and law.points < 5:
-        p = spearman(range(law.points), range(law.points))["p"]
+        p = spearman(range(int(law.points)), range(int(law.points)))["p"]
         found.append(finding(
             "points", "warning",
-            f"{law.name}: {law.points} points; a perfect rank correlation of so few has a two-sided p of {p:.2f}, and "
-            "a fit needs five or more.", law=law.name, p=p))  # fmt: skip
+            f"{law.name}: {law.points:.0f} points; a perfect rank correlation of so few has a two-sided p of {p:.2f}, "
+            "and a fit needs five or more.", law=law.name, p=p))  # fmt: skip
     return found
 
 
@@ -167,39 +159,31 @@ def possible_readings(law: PrintedLaw) -> list[dict]:
     exponent or of the coefficient, a sign. `as_plotted`: the plotted values lie within what rounding leaves open."""
     least, most = METRIC_RANGE[law.metric]
     prefix = law.unit[0] if law.unit[:1] in PREFIXES and law.unit[1:2] in (" ", "F") else ""
-    candidates: list[tuple[str, float, str, str]] = []
+    candidates = {}
     for other, size in PREFIXES.items():
         if other != prefix:
-            noun = law.unit[len(prefix) :].strip()
-            candidates.append((f"{law.predictor.split()[0]} in {SPOKEN[other]} of {noun}", PREFIXES[prefix] / size,
-                               law.coefficient, law.exponent))  # fmt: skip
-    for what, slot in (("exponent", 3), ("coefficient", 2)):
-        printed = (law.coefficient, law.exponent)[slot - 2]
-        for changed in _slips(printed):
-            candidate = [f"{what} {changed}", 1.0, law.coefficient, law.exponent]
-            candidate[slot] = changed
-            candidates.append(tuple(candidate))
+            scale, reading = PREFIXES[prefix] / size, f"{law.predictor.split()[0]} in {SPOKEN[other]} of "
+            candidates[reading + law.unit[len(prefix) :].strip()] = replace(
+                law, low=law.low * scale, high=law.high * scale
+            )
+    for what in ("exponent", "coefficient"):
+        for changed in _slips(getattr(law, what)):
+            candidates[f"{what} {changed}"] = replace(law, **{what: changed})
     found = []
-    for reading, scale, coefficient, exponent in candidates:
-        changed = PrintedLaw(
-            law.quantity, law.predictor, law.unit, coefficient, exponent, law.low * scale, law.high * scale
-        )
+    for reading, changed in candidates.items():
         ends = changed.at(changed.low), changed.at(changed.high)
         if not all(least <= value <= most for value in ends):
             continue
-        plotted, distance = False, math.inf
+        plotted, distance = False, None
         if law.plot_low is not None:
-            seen = (law.plot_low, law.plot_high)
+            seen, slack = (law.plot_low, law.plot_high), 0.005  # the plot is read to two digits
             distance = max(abs(value - goal) for value, goal in zip(ends, seen, strict=True))
             allowed = [changed.rounded(x) for x in (changed.low, changed.high)]
-            slack = 0.005  # the plot is read to two digits
-            close = [lo - slack <= goal <= hi + slack for (lo, hi), goal in zip(allowed, seen, strict=True)]
-            plotted = all(close) and distance < max(seen[1] - seen[0], 2 * slack)
+            close = all(lo - slack <= goal <= hi + slack for (lo, hi), goal in zip(allowed, seen, strict=True))
+            plotted = close and distance < max(seen[1] - seen[0], 2 * slack)
         found.append({"reading": reading, "low": min(ends), "high": max(ends), "rises": ends[1] > ends[0],
-                      "as_plotted": plotted, "distance": distance if math.isfinite(distance) else None})  # fmt: skip
-    return sorted(
-        found, key=lambda r: (not r["as_plotted"], r["distance"] if r["distance"] is not None else 9, r["reading"])
-    )
+                      "as_plotted": plotted, "distance": distance})  # fmt: skip
+    return sorted(found, key=lambda r: (not r["as_plotted"], r["distance"] or 0.0, r["reading"]))
 
 
 def _slips(printed: str) -> list[str]:
@@ -214,43 +198,37 @@ def _slips(printed: str) -> list[str]:
 
 
 def _crossing(one: PrintedLaw, other: PrintedLaw) -> dict:
-    names = f"{one.quantity} and {other.quantity}"
     pair = [one.quantity, other.quantity]
+    names = " and ".join(pair)
     if one.a is None or other.a is None:
         return finding("crossing", "note", f"{names}: a coefficient is missing, so where they cross cannot be placed; "
                        f"the exponents differ by {abs(one.b - other.b):.3g}.", laws=pair)  # fmt: skip
     if one.b == other.b:
         return finding("crossing", "ok", f"{names} run parallel.", laws=pair)
     log_ratio, gap = math.log(one.a / other.a), other.b - one.b
-    at = math.exp(log_ratio / gap)
-    blur = (last_digit(one.exponent) + last_digit(other.exponent)) / 2
-    ends = (
-        sorted(math.exp(min(log_ratio / g, 700)) for g in (gap - blur, gap + blur))
-        if abs(gap) > blur
-        else [0.0, math.inf]
-    )
+    at, blur = math.exp(log_ratio / gap), (last_digit(one.exponent) + last_digit(other.exponent)) / 2
+    ends = [0.0, math.inf]
+    if abs(gap) > blur:
+        ends = sorted(math.exp(min(log_ratio / g, 700)) for g in (gap - blur, gap + blur))
     low, high = max(one.low, other.low), min(one.high, other.high)
     inside = low <= at <= high
-    smaller_below = one if one.at(at / 10) < other.at(at / 10) else other
-    better_below = smaller_below if one.metric in LOWER_IS_BETTER else (other if smaller_below is one else one)
-    where = f"inside the range {low:.2g} to {high:.2g}" if inside else f"outside the range {low:.2g} to {high:.2g}"
+    lower, higher = (one, other) if one.at(at / 10) < other.at(at / 10) else (other, one)
+    better = lower if one.metric in LOWER_IS_BETTER else higher
     return finding(
         "crossing", "fail" if inside else "ok",
-        f"{names} cross at {one.predictor.split()[0]} = {at:.2g} {one.unit}, {where}: below it "
-        f"{better_below.quantity} is the better one. Rounded exponents put the crossing anywhere from "
-        f"{ends[0]:.1e} to {ends[1]:.1e}.",
+        f"{names} cross at {one.predictor.split()[0]} = {at:.2g} {one.unit}, {'inside' if inside else 'outside'} the "
+        f"range {low:.2g} to {high:.2g}: below it {better.quantity} is the better one. Rounded exponents put the "
+        f"crossing anywhere from {ends[0]:.1e} to {ends[1]:.1e}.",
         laws=pair, at=at, low=ends[0], high=ends[1] if math.isfinite(ends[1]) else None, inside=inside)  # fmt: skip
 
 
 def _six_nd(n_law: PrintedLaw, d_law: PrintedLaw) -> dict:
     product, total = 6 * n_law.a * d_law.a, n_law.b + d_law.b
     slack = last_digit(n_law.coefficient) / 2 / n_law.a + last_digit(d_law.coefficient) / 2 / d_law.a
-    agree = (
-        abs(product - 1) <= slack and abs(total - 1) <= (last_digit(n_law.exponent) + last_digit(d_law.exponent)) / 2
-    )
+    slope = (last_digit(n_law.exponent) + last_digit(d_law.exponent)) / 2
+    agree = abs(product - 1) <= slack and abs(total - 1) <= slope
     return finding(
         "C = 6ND", "ok" if agree else "fail",
         f"6·N_opt·D_opt = {product:.4f}·C^{total:.4f}: {'consistent within' if agree else 'inconsistent beyond'} the "
-        f"printed digits (the coefficient {n_law.coefficient} alone leaves ± {100 * slack:.2g}%; "
-        f"{d_law.coefficient} implies "
-        f"{1 / (6 * d_law.a):.6f}).", product=product, exponents=total)  # fmt: skip
+        f"printed digits (the coefficient {n_law.coefficient} alone leaves ± {100 * slack:.2g}%; {d_law.coefficient} "
+        f"implies {1 / (6 * d_law.a):.6f}).", product=product, exponents=total)  # fmt: skip

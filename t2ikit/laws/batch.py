@@ -50,14 +50,15 @@ def solve(
     points = _Points(x, y, target, weights, delta, additive)
     objective, converged = np.empty(rows), np.zeros(rows, bool)
     iterations = np.zeros(rows, int)
-    floor = 1e-26 * len(x)  # squared residuals of rounding error: the objective of noise-free data
-    active, mu = np.arange(rows), np.full(rows, 1e-3)
+    unit = float(np.mean(np.square(target))) if additive else 1.0
+    floor = 1e-26 * len(x) * unit  # squared residuals of rounding error: the objective of noise-free data
+    active, mu, stuck = np.arange(rows), np.full(rows, 1e-3), np.zeros(rows, bool)
     value, gradient, hessian = points.derivatives(active, theta, moves)
     for iteration in range(max_iterations + 1):
         scale = np.sqrt(np.abs(np.einsum("rii->ri", hessian)))
         scale = np.maximum(scale, 1e-7 * scale.max(1, keepdims=True) + 1e-300)
         step, promised, minimum = _newton(hessian / (scale[:, :, None] * scale[:, None, :]), gradient / scale, mu)
-        done = (promised <= tolerance * value + floor) & minimum
+        done = (promised <= tolerance * value + floor) & minimum | stuck
         objective[active], iterations[active] = value, iteration
         converged[active[done]] = True
         keep = ~done
@@ -80,58 +81,16 @@ def solve(
         mu = np.clip(mu * factor, 1e-13, 1e9)
         # Where less than a rounding error of the objective is promised and no step lowers it, the optimum is reached.
         stuck = ~better & (promised[keep] <= 1e-12 * value + floor)
-        converged[active[stuck]] = True
-        if stuck.any():
-            stay = ~stuck
-            active, value, mu = active[stay], value[stay], mu[stay]
-            gradient, hessian = gradient[stay], hessian[stay]
-            if not len(active):
-                break
     return Rows(theta, objective, converged, iterations)
 
 
 def _newton(hessian: np.ndarray, gradient: np.ndarray, mu: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Damped step -(|H| + μ)⁻¹g [R, 5], the decrease gᵀ|H|⁻¹g promised by the full step [R], and "H is no saddle" [R].
-
-    Rows with a positive definite H take Cholesky factors, computed for all rows together; the others eigenvalues.
-    """
-    step, promised = np.empty_like(gradient), np.empty(len(gradient))
-    minimum = np.ones(len(gradient), bool)
-    rest = np.ones(len(gradient), bool)
-    if len(gradient) >= 64:  # fewer rows: LAPACK's eigenvalues cost less than the calls
-        solved, definite = _cholesky(hessian, gradient, 0.0)
-        damped, _ = _cholesky(hessian, gradient, mu)
-        step[definite], promised[definite] = -damped[definite], np.einsum("ri,ri->r", gradient, solved)[definite]
-        rest = ~definite
-    if rest.any():
-        eigenvalues, axes = np.linalg.eigh(hessian[rest])
-        slope = np.einsum("rij,ri->rj", axes, gradient[rest])
-        size = np.maximum(np.abs(eigenvalues), 1e-11)
-        promised[rest] = np.sum(slope**2 / size, axis=1)
-        step[rest] = -np.einsum("rij,rj->ri", axes, slope / (size + mu[rest, None]))
-        minimum[rest] = eigenvalues[:, 0] > -1e-5
-    return step, promised, minimum
-
-
-def _cholesky(matrix: np.ndarray, right: np.ndarray, shift: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
-    """(M + shift·1)⁻¹ r for each row, by LDLᵀ, and whether all pivots were clearly positive."""
-    size = right.shape[1]
-    rows = np.ascontiguousarray(matrix.transpose(1, 2, 0))  # entries as vectors over the batch
-    lower, pivot, y = {}, [], list(right.T.copy())
-    for j in range(size):
-        pivot.append(rows[j, j] + shift - sum(lower[j, k] ** 2 * pivot[k] for k in range(j)))
-        for i in range(j + 1, size):
-            off = rows[i, j] - sum(lower[i, k] * lower[j, k] * pivot[k] for k in range(j))
-            lower[i, j] = off / np.where(pivot[j] > 1e-11, pivot[j], 1.0)
-    definite = np.min(pivot, axis=0) > 1e-11
-    for i in range(size):
-        for k in range(i):
-            y[i] = y[i] - lower[i, k] * y[k]
-    y = [value / np.where(d > 1e-11, d, 1.0) for value, d in zip(y, pivot, strict=True)]
-    for i in reversed(range(size)):
-        for k in range(i + 1, size):
-            y[i] = y[i] - lower[k, i] * y[k]
-    return np.stack(y, axis=1), definite
+    """Damped step -(|H| + μ)⁻¹g [R, 5], the decrease gᵀ|H|⁻¹g promised by the full step [R], "H is no saddle" [R]."""
+    eigenvalues, axes = np.linalg.eigh(hessian)
+    slope = np.einsum("rij,ri->rj", axes, gradient)
+    size = np.maximum(np.abs(eigenvalues), 1e-11)
+    step = -np.einsum("rij,rj->ri", axes, slope / (size + mu[:, None]))
+    return step, np.sum(slope**2 / size, axis=1), eigenvalues[:, 0] > -1e-5
 
 
 def predict(theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -167,7 +126,8 @@ class _Points:
         if not moves.all():
             gradient[~moves] = 0.0
             hessian *= moves[:, :, None] & moves[:, None, :]
-            hessian[:, np.arange(5), np.arange(5)] += ~moves
+            diagonal = np.einsum("rii->ri", hessian)  # a view
+            diagonal += ~moves * np.abs(diagonal).max(1, keepdims=True)
         return value, gradient, hessian
 
     def _chunk(self, rows: np.ndarray, theta: np.ndarray):
@@ -204,26 +164,16 @@ class _Points:
         nn, dd = second_n @ self.of_x, second_d @ self.of_y
         g = np.stack([grad_n[:, 0], grad_d[:, 0], sum_first - grad_n[:, 0] - grad_d[:, 0],
                       -grad_n[:, 1], -grad_d[:, 1]], 1)  # fmt: skip
-        h = np.empty((len(theta), 5, 5))
-
-        def put(i: int, j: int, entry: np.ndarray) -> None:
-            h[:, i, j] = entry
-            h[:, j, i] = entry
-
-        put(0, 0, nn[:, 0] + grad_n[:, 0])
-        put(0, 3, -nn[:, 1] - grad_n[:, 1])
-        put(3, 3, nn[:, 2] + grad_n[:, 2])
-        put(1, 1, dd[:, 0] + grad_d[:, 0])
-        put(1, 4, -dd[:, 1] - grad_d[:, 1])
-        put(4, 4, dd[:, 2] + grad_d[:, 2])
-        put(0, 1, nd[:, 0])
-        put(1, 3, -nd[:, 1])
-        put(0, 4, -nd[:, 2])
-        put(3, 4, nd[:, 3])
-        put(0, 2, s_n[:, 0] - nn[:, 0] - nd[:, 0])
-        put(2, 3, -(s_n[:, 1] - nn[:, 1] - nd[:, 1]))
-        put(1, 2, s_d[:, 0] - dd[:, 0] - nd[:, 0])
-        put(2, 4, -(s_d[:, 1] - dd[:, 1] - nd[:, 2]))
         floor_share = sum_second - 2 * s_n[:, 0] - 2 * s_d[:, 0] + nn[:, 0] + dd[:, 0] + 2 * nd[:, 0]
-        put(2, 2, floor_share + g[:, 2])
+        entries = {
+            (0, 0): nn[:, 0] + grad_n[:, 0], (0, 3): -nn[:, 1] - grad_n[:, 1], (3, 3): nn[:, 2] + grad_n[:, 2],
+            (1, 1): dd[:, 0] + grad_d[:, 0], (1, 4): -dd[:, 1] - grad_d[:, 1], (4, 4): dd[:, 2] + grad_d[:, 2],
+            (0, 1): nd[:, 0], (1, 3): -nd[:, 1], (0, 4): -nd[:, 2], (3, 4): nd[:, 3],
+            (0, 2): s_n[:, 0] - nn[:, 0] - nd[:, 0], (2, 3): nn[:, 1] + nd[:, 1] - s_n[:, 1],
+            (1, 2): s_d[:, 0] - dd[:, 0] - nd[:, 0], (2, 4): dd[:, 1] + nd[:, 2] - s_d[:, 1],
+            (2, 2): floor_share + g[:, 2],
+        }  # fmt: skip
+        h = np.empty((len(theta), 5, 5))
+        for (i, j), entry in entries.items():
+            h[:, i, j] = h[:, j, i] = entry
         return value, g, h

@@ -13,6 +13,7 @@ import numpy as np
 from t2ikit.errors import UserError
 from t2ikit.hardware import canonical_name, gpu, gpu_hours
 from t2ikit.laws.audit import PrintedLaw, read_laws
+from t2ikit.laws.intervals import exp
 from t2ikit.laws.result import Result, finding
 from t2ikit.laws.surface import SurfaceFit
 
@@ -22,15 +23,11 @@ class FittedLaw:
     """What the planner needs of a fitted surface."""
 
     fit: SurfaceFit
-    source: str = "surface fitted to the given points (Huber)"
+    source = "surface fitted to the given points (Huber)"
+    interval_holds = "95% prediction of one new run: uncertainty of the law and noise of a run, if the law holds there"
 
     def __post_init__(self) -> None:
-        alpha, beta = self.fit.huber.alpha, self.fit.huber.beta
-        if alpha <= 0 or beta <= 0:
-            raise UserError(
-                f"The fitted loss does not fall with both N and D (alpha = {alpha:.3g}, beta = {beta:.3g}): there is "
-                "no optimum to plan for; add runs, or look at the audit of the fit."
-            )
+        self.fit.huber.require_optimum()
 
     @property
     def range(self) -> tuple[float, float]:
@@ -48,12 +45,15 @@ class FittedLaw:
         return self.fit.huber.prediction_interval(*self.optimum(c), new_run=new_run)
 
     def budget(self, loss: float) -> float:
-        floor = self.fit.huber.E
+        """FLOPs at which the optimal model reaches `loss`."""
+        from scipy.optimize import brentq
+
+        floor, top = self.fit.huber.E, 60 * math.log(10)
         if loss <= floor:
-            raise UserError(
-                f"A loss of {loss:g} is at or below the floor E = {floor:.4g} of the law: no budget reaches it."
-            )
-        return _solve(self.loss, loss)
+            raise UserError(f"A loss of {loss:g} is not above the law's floor E = {floor:.4g}: no budget reaches it.")
+        if not self.loss(math.exp(top)) < loss < self.loss(1.0):
+            return math.inf if loss < self.loss(1.0) else 0.0
+        return math.exp(brentq(lambda u: self.loss(math.exp(u)) - loss, 0.0, top, xtol=1e-13, rtol=1e-15))
 
     def wrong(self, c: float) -> dict:
         """Loss at half and at twice the optimal N with D = C/6N, and the share of the budget thrown away."""
@@ -61,19 +61,23 @@ class FittedLaw:
         out = {}
         for name, factor in (("half_N", 0.5), ("double_N", 2.0)):
             loss = float(self.fit.huber.predict(n * factor, c / (6 * n * factor)))
-            out[name] = {"loss": loss, "loss_increase": loss - best, "compute_wasted": 1 - _solve(self.loss, loss) / c}
+            out[name] = {"loss": loss, "loss_increase": loss - best, "compute_wasted": 1 - self.budget(loss) / c}
         return out
+
+    def findings(self, c: float) -> list[dict]:
+        return [line for line in self.fit.audit if line["verdict"] == "warning"]
 
 
 @dataclass(frozen=True)
 class PrintedLaws:
-    """The same of three printed laws: N_opt(C), D_opt(C), loss(C). Their interval is the rounding of printed digits."""
+    """The same of three printed laws: N_opt(C), D_opt(C), loss(C)."""
 
     n_law: PrintedLaw
     d_law: PrintedLaw
     loss_law: PrintedLaw
     range: tuple[float, float]
-    source: str = "printed laws of arXiv 2410.08184 (in-context diffusion transformers, rectified flow, 256 px)"
+    source = "printed laws of arXiv 2410.08184 (in-context diffusion transformers, rectified flow, 256 px)"
+    interval_holds = "rounding of the printed digits alone: neither the noise of a run nor the uncertainty of the fit"
 
     def optimum(self, c: float) -> tuple[float, float]:
         return self.n_law.at(c), self.d_law.at(c)
@@ -85,10 +89,17 @@ class PrintedLaws:
         return self.loss_law.rounded(c)
 
     def budget(self, loss: float) -> float:
-        return (loss / self.loss_law.a) ** (1 / self.loss_law.b)
+        return exp(math.log(loss / self.loss_law.a) / self.loss_law.b)
 
     def wrong(self, c: float) -> None:
         return None
+
+    def findings(self, c: float) -> list[dict]:
+        n, d = self.optimum(c)
+        return [finding(
+            "interval", "warning",
+            "The paper prints no residuals: low and high are the rounding of its digits, not a prediction interval, "
+            f"and the cost of a wrong N is unknown; N and D as printed give 6ND = {6 * n * d / c:.3f} C.")]  # fmt: skip
 
 
 def printed_laws() -> PrintedLaws:
@@ -127,18 +138,13 @@ def make_plan(
     *,
     mfu: float = 0.4,  # model FLOPs utilisation, an assumption that is printed
     law: SurfaceFit | None = None,  # None: paper D's printed laws
-    dataset_images: float | None = None,  # pairs in the data set, for the epochs
-    image_tokens: int = 256,  # a 256 px image: VAE / 8, patches of 2
-    text_tokens: int = 77,  # joined to the image tokens (in-context); 0 for cross-attention
-    batch: int = 1024,  # images a step
+    **data,  # of `_values`: dataset_images, image_tokens, text_tokens, batch
 ) -> Plan:
     """What to train on `count` GPUs for `hours`: C = count·hours·3600·peak·MFU = 6ND at the law's optimum."""
     _positive(count=count, hours=hours)
-    peak = gpu(gpu_name).peak
-    gpu_hours(1.0, gpu_name, mfu=mfu)
-    c = count * hours * 3600 * peak * mfu
-    used = FittedLaw(law) if law is not None else printed_laws()
-    return Plan(_values(used, c, gpu_name, count, mfu, dataset_images, image_tokens, text_tokens, batch), used)
+    c = count * hours / gpu_hours(1.0, gpu_name, mfu=mfu)
+    used = printed_laws() if law is None else FittedLaw(law)
+    return Plan(_values(used, c, gpu_name, count, mfu, **data), used)
 
 
 def budget_for(
@@ -148,22 +154,17 @@ def budget_for(
     *,
     mfu: float = 0.4,
     law: SurfaceFit | None = None,
-    dataset_images: float | None = None,
-    image_tokens: int = 256,
-    text_tokens: int = 77,
-    batch: int = 1024,
+    **data,
 ) -> Plan:
     """The reverse: the smallest budget whose optimal model reaches `loss`, with the interval of that budget (`C_low`,
     `C_high`; None where the law's band never reaches the loss) and the hours on `count` GPUs."""
     _positive(loss=loss, count=count)
-    used = FittedLaw(law) if law is not None else printed_laws()
+    used = printed_laws() if law is None else FittedLaw(law)
     c = used.budget(loss)
     if not 1e3 < c < 1e40:
-        raise UserError(
-            f"A loss of {loss:g} needs {c:.3g} FLOPs by this law: "
-            f"choose a target nearer to {used.loss(used.range[1]):.4g}."
-        )
-    values = _values(used, c, gpu_name, count, mfu, dataset_images, image_tokens, text_tokens, batch)
+        near = used.loss(used.range[1])
+        raise UserError(f"A loss of {loss:g} needs {c:.3g} FLOPs by this law: choose a target nearer to {near:.4g}.")
+    values = _values(used, c, gpu_name, count, mfu, **data)
     low, high = (_crossing(lambda x, end=end: used.interval(x, new_run=False)[end], loss, c) for end in (0, 1))
     return Plan(values | {"target_loss": float(loss), "C_low": low, "C_high": high,
                           "hours": values["gpu_hours"] / count}, used)  # fmt: skip
@@ -174,74 +175,60 @@ def plan(gpu: str, count: int, hours: float, mfu: float = 0.4, **options) -> dic
     return make_plan(gpu, count, hours, mfu=mfu, **options).as_dict()
 
 
-def _values(used, c, gpu_name, count, mfu, dataset_images, image_tokens, text_tokens, batch) -> dict:
+def _values(
+    used: FittedLaw | PrintedLaws,
+    c: float,
+    gpu_name: str,
+    count: int,
+    mfu: float,
+    *,
+    dataset_images: float | None = None,  # pairs in the data set, for the epochs
+    image_tokens: int = 256,  # a 256 px image: VAE / 8, patches of 2
+    text_tokens: int = 77,  # joined to the image tokens (in-context); 0 for cross-attention
+    batch: int = 1024,  # images a step
+) -> dict:
     _positive(image_tokens=image_tokens, batch=batch)
     if text_tokens < 0:
-        raise UserError(
-            f"text_tokens = {text_tokens} is negative: give 0 where text is not joined to the image tokens."
-        )
+        raise UserError(f"text_tokens = {text_tokens} is negative: give 0 where text does not join the image tokens.")
     n, d = used.optimum(c)
     low, high = used.interval(c, new_run=True)
     images = d / (image_tokens + text_tokens)
-    fitted_low, fitted_high = used.range
-    beyond = max(0.0, math.log10(c / fitted_high), math.log10(fitted_low / c))
+    beyond = max(0.0, math.log10(c / used.range[1]), math.log10(used.range[0] / c))
     epochs = None
     if dataset_images is not None:
         _positive(dataset_images=dataset_images)
         epochs = images / dataset_images
-    notes = _notes(used, c, beyond, epochs, mfu)
     return {
-        "N": round(n), "D": round(d), "loss": used.loss(c), "low": low, "high": high, "images": round(images),
-        "steps": max(1, round(images / batch)), "gpu_hours": gpu_hours(c, gpu_name, mfu=mfu), "decades_beyond": beyond,
-        "C": c, "gpu": canonical_name(gpu_name), "count": count, "mfu": mfu,
+        "N": round(n), "D": round(d), "loss": used.loss(c), "low": low, "high": high, "interval": used.interval_holds,
+        "images": round(images), "steps": max(1, round(images / batch)), "gpu_hours": gpu_hours(c, gpu_name, mfu=mfu),
+        "decades_beyond": beyond, "C": c, "gpu": canonical_name(gpu_name), "count": count, "mfu": mfu,
         "peak_flops_per_second": gpu(gpu_name).peak, "peak_source": gpu(gpu_name).source, "batch_images": batch,
         "tokens_per_image": image_tokens + text_tokens, "images_without_text_tokens": round(d / image_tokens),
-        "epochs": epochs, "dataset_images": dataset_images,
-        "wrong_by_2x_in_N": used.wrong(c), "law": used.source, "law_range_flops": [fitted_low, fitted_high],
-        "audit": notes,
+        "epochs": epochs, "dataset_images": dataset_images, "wrong_by_2x_in_N": used.wrong(c), "law": used.source,
+        "law_range_flops": list(used.range), "audit": _notes(used, c, beyond, epochs, mfu),
     }  # fmt: skip
 
 
-def _notes(used, c: float, beyond: float, epochs: float | None, mfu: float) -> list[dict]:
+def _notes(used: FittedLaw | PrintedLaws, c: float, beyond: float, epochs: float | None, mfu: float) -> list[dict]:
     low, high = used.range
     notes = [finding("MFU", "note", f"{100 * mfu:g}% of the dense peak is an assumption: measure it on ten steps.")]
     if beyond > 0:
-        side = "beyond" if c > high else "below"
         notes.append(finding(
             "extrapolation", "warning",
-            f"C = {c:.2e} FLOPs lies {beyond:.2f} orders of magnitude {side} the law's points ({low:.1e} to "
-            f"{high:.1e}): "
-            "the interval holds only if the law does.", decades=beyond))  # fmt: skip
+            f"C = {c:.2e} FLOPs lies {beyond:.2f} orders of magnitude {'beyond' if c > high else 'below'} the law's "
+            f"points ({low:.1e} to {high:.1e}): the interval holds only if the law does.", decades=beyond))  # fmt: skip
     if epochs is not None and epochs > 4:
         notes.append(finding(
             "epochs", "warning",
             f"{epochs:.1f} passes over the data: laws of fresh data overrate repeats beyond four (arXiv "
             "2305.16264)."))  # fmt: skip
-    if isinstance(used, PrintedLaws):
-        n, d = used.optimum(c)
-        notes.append(finding(
-            "interval", "warning",
-            "The paper prints no residuals: low and high are the rounding of its digits, not a prediction "
-            "interval, and "
-            f"the cost of a wrong N is unknown; N and D as printed give 6ND = {6 * n * d / c:.3f} C."))  # fmt: skip
-    else:
-        notes += [line for line in used.fit.audit if line["verdict"] == "warning"]
-    return notes
+    return notes + used.findings(c)
 
 
 def _positive(**values: float) -> None:
     for name, value in values.items():
         if not (isinstance(value, int | float | np.number) and math.isfinite(value) and value > 0):
             raise UserError(f"{name} = {value!r} is not a positive number: give one.")
-
-
-def _solve(falling, goal: float) -> float:
-    """x with falling(x) = goal, by bisection in log x over 1 … 1e60."""
-    low, high = 0.0, 60.0 * math.log(10)
-    for _ in range(200):
-        middle = (low + high) / 2
-        low, high = (middle, high) if falling(math.exp(middle)) > goal else (low, middle)
-    return math.exp((low + high) / 2)
 
 
 def _crossing(band, goal: float, near: float) -> float | None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from t2ikit.errors import UserError
 from t2ikit.laws.intervals import spearman
+from t2ikit.laws.points import prepare
 from t2ikit.laws.power import LEAST_POINTS, PowerFit, fit_power
 from t2ikit.laws.result import Result, finding
 
@@ -59,26 +60,22 @@ def fit_frontier(
     The frontier is the best of its noise: its level is biased towards good luck and its points are few curves, so the
     interval is a guide (`claimed` is False). UserError for fewer than five frontier points.
     """
+    prepare({"cost": cost, "score": score})
     cost, score = np.asarray(cost, float).ravel(), np.asarray(score, float).ravel()
-    if len(cost) != len(score) or not np.all(np.isfinite(cost) & np.isfinite(score) & (cost > 0) & (score > 0)):
-        raise UserError("cost and score must be equally many positive numbers: drop the evaluations that are not.")
     index = pareto(cost, score, maximise=maximise)
     if len(index) < LEAST_POINTS:
-        raise UserError(
-            f"The frontier has {len(index)} point(s) of {len(cost)}: a law needs at least {LEAST_POINTS}; "
-            "evaluate the curves at more steps."
-        )
+        raise UserError(f"The frontier has {len(index)} point(s) of {len(cost)}: a law needs at least {LEAST_POINTS}; "
+                        "evaluate the curves at more steps.")  # fmt: skip
     labels = None if runs is None else np.asarray(runs).astype(str)[index]
     curves = len(index) if labels is None else len(np.unique(labels))
     law = fit_power(cost[index], score[index], runs=labels if curves >= LEAST_POINTS else None, level=level,
                     x_label=x_label, y_label=y_label)  # fmt: skip
     audit = [*law.audit, finding(
-        "frontier", "note", f"{len(index)} of {len(cost)} points are on the frontier, from {curves} curve(s); "
-        "selecting "
-        "the best of noisy points shifts the law towards good scores and its interval is a guide.")]  # fmt: skip
-    if labels is not None and curves < LEAST_POINTS:
-        audit.append(finding(
-            "clusters", "warning",
-            f"Only {curves} curve(s) reach the frontier: the interval takes their points for independent and is "
-            "too narrow."))  # fmt: skip
+        "frontier", "note",
+        f"{len(index)} of {len(cost)} points are on the frontier, from {curves} curve(s); selecting the best of noisy "
+        "points shifts the law towards good scores, its interval is a guide (docs/laws_coverage.md), and its rank "
+        "correlation is 1 by construction.")]  # fmt: skip
+    if curves < min(LEAST_POINTS, len(index)):
+        audit.append(finding("clusters", "warning", f"Only {curves} curve(s) reach the frontier: the interval takes "
+                             "their points for independent and is too narrow."))  # fmt: skip
     return FrontierFit(law, spearman(cost[index], score[index]), cost, score, index, runs, maximise, audit)

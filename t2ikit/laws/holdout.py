@@ -29,43 +29,35 @@ def hold_out_largest(
     N, D, loss = (np.asarray(values, float).ravel() for values in (N, D, loss))
     c = 6 * N * D if C is None else np.asarray(C, float).ravel()
     labels = group_budgets(c)
-    if labels.max() < 1:
+    last = labels.max()
+    if last < 1:
         raise UserError("All points are of one budget (C within 10%): nothing is left to predict; add budgets.")
-    out = labels == labels.max()
+    out = labels == last
     fit = fit_surface(N[~out], D[~out], loss[~out], runs=None if runs is None else runs[~out], resamples=0, level=level)
-    result = _predict(fit, N[out], D[out], loss[out], level)
     best = int(np.flatnonzero(out)[np.argmin(loss[out])])
-    predicted = float(fit.huber.predict(N[best], D[best]))
-    earlier = [
-        (float(np.exp(np.log(c[labels == k]).mean())), float(loss[labels == k].min())) for k in range(labels.max())
-    ]
-    last = earlier[-1][1]
-    result |= {
-        "C": float(np.exp(np.log(c[out]).mean())), "decades_beyond": float(np.log10(c[out].min() / c[~out].max())),
-        "best_loss": float(loss[best]), "best_predicted": predicted,
-        "baseline_last_budget": last, "skill_over_last_budget": _skill(predicted, last, loss[best]),
-    }  # fmt: skip
+    actual, predicted = float(loss[best]), float(fit.huber.predict(N[best], D[best]))
+    budgets = np.array([np.exp(np.log(c[labels == k]).mean()) for k in range(last + 1)])
+    earlier = np.array([loss[labels == k].min() for k in range(last)])
     curve = None
-    if len(earlier) >= LEAST_POINTS:
-        law = fit_power(*map(np.array, zip(*earlier, strict=True)))
-        curve = float(law.predict(result["C"]))
-    result["baseline_power_law"] = curve
-    result["skill_over_power_law"] = None if curve is None else _skill(predicted, curve, loss[best])
-    return result
+    if last >= LEAST_POINTS:
+        curve = float(fit_power(budgets[:-1], earlier).predict(budgets[-1]))
+    return _predict(fit, N[out], D[out], loss[out], level) | {
+        "C": float(budgets[-1]), "decades_beyond": float(np.log10(c[out].min() / c[~out].max())),
+        "best_loss": actual, "best_predicted": predicted,
+        "baseline_last_budget": float(earlier[-1]), "baseline_power_law": curve,
+        "skill_over_last_budget": _skill(predicted, float(earlier[-1]), actual),
+        "skill_over_power_law": None if curve is None else _skill(predicted, curve, actual),
+    }  # fmt: skip
 
 
-def leave_one_model_out(
-    N: np.ndarray, D: np.ndarray, loss: np.ndarray, *, models: np.ndarray | None = None, level: float = 0.95
-) -> list[dict]:
-    """Fit the surface without each model in turn (points of one N, or one label of `models`) and predict its points."""
+def leave_one_model_out(N: np.ndarray, D: np.ndarray, loss: np.ndarray, *, level: float = 0.95) -> list[dict]:
+    """Fit the surface without each model in turn (the points of one N) and predict its points."""
     N, D, loss = (np.asarray(values, float).ravel() for values in (N, D, loss))
-    labels = N if models is None else np.asarray(models)
     results = []
-    for label in np.unique(labels):
-        out = labels == label
+    for model in np.unique(N):
+        out = model == N
         fit = fit_surface(N[~out], D[~out], loss[~out], resamples=0, level=level)
-        name = float(label) if models is None else str(label)
-        results.append({"model": name, "n": int(out.sum())} | _predict(fit, N[out], D[out], loss[out], level))
+        results.append({"model": float(model), "n": int(out.sum())} | _predict(fit, N[out], D[out], loss[out], level))
     return results
 
 
@@ -86,15 +78,13 @@ def hold_out_power(x: np.ndarray, y: np.ndarray, *, level: float = 0.95, offset:
 
 
 def _predict(fit: SurfaceFit, n: np.ndarray, d: np.ndarray, loss: np.ndarray, level: float) -> dict:
-    ends = np.array([fit.huber.prediction_interval(a, b, level) for a, b in zip(n, d, strict=True)])
+    low, high = np.array([fit.huber.prediction_interval(*at, level) for at in zip(n, d, strict=True)]).T
     predicted = fit.huber.predict(n, d)
+    names, rows = ("N", "D", "loss", "predicted", "low", "high"), np.stack([n, d, loss, predicted, low, high], 1)
     return {
         "points": len(loss), "fitted_on": fit.n, "error": float(np.mean(np.abs(predicted / loss - 1))),
-        "covered": float(np.mean((ends[:, 0] <= loss) & (loss <= ends[:, 1]))), "level": level,
-        "predictions": [
-            {"N": float(a), "D": float(b), "loss": float(v), "predicted": float(p), "low": float(lo), "high": float(hi)}
-            for a, b, v, p, (lo, hi) in zip(n, d, loss, predicted, ends, strict=True)
-        ],
+        "covered": float(np.mean((low <= loss) & (loss <= high))), "level": level,
+        "predictions": [dict(zip(names, row, strict=True)) for row in rows.tolist()],
     }  # fmt: skip
 
 

@@ -3,22 +3,17 @@ the kernel estimate behind Huber's interval, and exact rank correlation. scipy.s
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
-from scipy.special import fdtri, ndtr, stdtr, stdtrit
+from scipy.special import ndtr, stdtr, stdtrit
 
 from t2ikit.errors import UserError
 
-_VANISHED = 1e-9  # a column this small beside the largest is a term that the fit has driven to nought
-
 
 def t_quantile(level: float, dof: float) -> float:
-    """Two-sided Student quantile: t with P(|T| ≤ t) = level."""
+    """Two-sided Student quantile: t with P(|T| ≤ t) = level; its square is the quantile of F(1, dof)."""
     return float(stdtrit(dof, 0.5 + level / 2))
-
-
-def f_quantile(level: float, dof: float) -> float:
-    """Quantile of F(1, dof): the rise of a profiled objective, in units of its residual variance."""
-    return float(fdtri(1, dof, level))
 
 
 def bootstrap_counts(n: int, resamples: int, seed: int, clusters: np.ndarray | None = None) -> np.ndarray:
@@ -43,58 +38,43 @@ def cluster_variance(
     Points of one run are correlated in ways nobody knows; CR2 is unbiased when they are not, and the Satterthwaite
     degrees of freedom say how few runs there really are: never more than G - 1.
     """
-    inverse = gram_inverse(design)
-    groups = int(clusters.max()) + 1
-    leverage_root = []  # per cluster (I - H_gg)^(-1/2) X_g (XᵀX)⁻¹ c
-    meat = 0.0
+    inverse, groups = gram_inverse(design), int(clusters.max()) + 1
+    meat, norms, pulls = 0.0, np.zeros(groups), np.zeros((design.shape[1], groups))
     for g in range(groups):
-        rows = np.flatnonzero(clusters == g)
-        x_g = design[rows]
-        values, axes = np.linalg.eigh(np.eye(len(rows)) - x_g @ inverse @ x_g.T)
+        rows = clusters == g
+        x = design[rows]
+        values, axes = np.linalg.eigh(np.eye(len(x)) - x @ inverse @ x.T)
         root = axes @ np.diag(np.where(values > 1e-8, 1 / np.sqrt(np.maximum(values, 1e-8)), 0.0)) @ axes.T
-        influence = root @ x_g @ inverse @ contrast
+        influence = root @ x @ inverse @ contrast  # (I - H_gg)^(-1/2) X_g (XᵀX)⁻¹ c
         meat += float(influence @ residual[rows]) ** 2
-        leverage_root.append((rows, influence))
-    # B = Pᵀ P with p_g = (I - H)_gᵀ influence_g; only traces of B and B² are needed.
-    projections = np.zeros((design.shape[1], groups))
-    norms = np.zeros(groups)
-    for g, (rows, influence) in enumerate(leverage_root):
-        projections[:, g] = design[rows].T @ influence
-        norms[g] = influence @ influence
-    b = np.diag(norms) - projections.T @ inverse @ projections
-    dof = float(np.trace(b) ** 2 / np.sum(b * b))
-    return meat, min(dof, groups - 1.0)
+        norms[g], pulls[:, g] = influence @ influence, x.T @ influence
+    b = np.diag(norms) - pulls.T @ inverse @ pulls
+    return meat, min(float(np.trace(b) ** 2 / np.sum(b * b)), groups - 1.0)
 
 
 def independent_variance(design: np.ndarray, residual: np.ndarray, contrast: np.ndarray) -> tuple[float, float]:
     """The same where every point is its own cluster (HC2): right for noise whose size differs from point to point."""
     inverse = gram_inverse(design)
-    pull = design @ inverse @ contrast
     left = np.maximum(1.0 - np.einsum("ni,ij,nj->n", design, inverse, design), 1e-8)
-    meat = float(np.sum((pull * residual) ** 2 / left))
-    diagonal = pull**2 / left
-    scaled = design * (pull / np.sqrt(left))[:, None]
-    product = inverse @ (scaled.T @ scaled)
-    trace = float(diagonal.sum() - np.trace(product))
-    crossed = float(np.sum(diagonal * np.einsum("ni,ij,nj->n", scaled, inverse, scaled)))
-    square = float(np.sum(diagonal**2)) - 2 * crossed + float(np.sum(product * product.T))
+    influence = design @ inverse @ contrast / np.sqrt(left)
+    meat = float(np.sum((influence * residual) ** 2))
+    scaled = design * influence[:, None]
+    product = inverse @ (scaled.T @ scaled)  # the traces of b and b² without b, which is n × n here
+    crossed = np.sum(influence**2 * np.einsum("ni,ij,nj->n", scaled, inverse, scaled))
+    square = float(np.sum(influence**4) - 2 * crossed + np.sum(product * product.T))
+    trace = float(influence @ influence - np.trace(product))
     return meat, max(min(trace**2 / square, len(residual) - design.shape[1]), 1.0)
 
 
 def gram_inverse(design: np.ndarray) -> np.ndarray:
-    """(XᵀX)⁺ with columns scaled first: derivatives by log A and by α differ by orders of magnitude."""
+    """(XᵀX)⁺ with columns scaled first: derivatives by log A and by α differ by orders of magnitude. Rows and columns
+    of a term that the fit has driven to nought are 0."""
     norms = np.sqrt(np.sum(design**2, axis=0))
-    keep = norms > _VANISHED * norms.max()
+    keep = norms > 1e-9 * norms.max()
     inverse = np.zeros((len(norms), len(norms)))
     scaled = design[:, keep] / norms[keep]
     inverse[np.ix_(keep, keep)] = np.linalg.pinv(scaled.T @ scaled, rcond=1e-14) / np.outer(norms[keep], norms[keep])
     return inverse
-
-
-def estimable(design: np.ndarray, contrast: np.ndarray) -> bool:
-    """Whether the contrast asks only for columns that `gram_inverse` keeps."""
-    norms = np.sqrt(np.sum(design**2, axis=0))
-    return not np.any(contrast[norms <= _VANISHED * norms.max()])
 
 
 def exp(value: float) -> float:
@@ -106,9 +86,8 @@ def fieller(
     numerator: float, denominator: float, covariance: np.ndarray, quantile: float
 ) -> tuple[float, float] | None:
     """Exact interval of numerator/denominator, two Gaussian estimates (Fieller 1954); None where it is unbounded."""
-    v_nn, v_nd, v_dd = covariance[0, 0], covariance[0, 1], covariance[1, 1]
-    t2 = quantile**2
-    a, b, c = denominator**2 - t2 * v_dd, numerator * denominator - t2 * v_nd, numerator**2 - t2 * v_nn
+    (v_nn, v_nd), (_, v_dd) = quantile**2 * covariance
+    a, b, c = denominator**2 - v_dd, numerator * denominator - v_nd, numerator**2 - v_nn
     if a <= 0:
         return None
     root = np.sqrt(max(b * b - a * c, 0.0))
@@ -150,7 +129,8 @@ def spearman(x: np.ndarray, y: np.ndarray, *, exact_up_to: int = 12) -> dict:
     rho = float(centred_x @ centred_y) / norm
     if n > exact_up_to:
         t = abs(rho) * np.sqrt((n - 2) / max(1 - rho * rho, 1e-300))
-        return {"rho": rho, "p": float(2 * stdtr(n - 2, -t)), "n": n, "method": "Student's approximation"}
+        p = max(float(2 * stdtr(n - 2, -t)), 2 / math.gamma(min(n, 170) + 1))  # no order of n is rarer
+        return {"rho": rho, "p": p, "n": n, "method": "Student's approximation"}
     doubled_x, doubled_y = (2 * rank_x).round().astype(int), (2 * rank_y).round().astype(int)
     counts = _sum_distribution(doubled_x, doubled_y)
     values = np.arange(len(counts)) / 4 - n * rank_x.mean() * rank_y.mean()

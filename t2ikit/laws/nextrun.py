@@ -7,7 +7,7 @@ import numpy as np
 
 from t2ikit.errors import UserError
 from t2ikit.laws import batch
-from t2ikit.laws.intervals import gram_inverse, t_quantile
+from t2ikit.laws.intervals import t_quantile
 from t2ikit.laws.profile import curvature
 from t2ikit.laws.surface import SurfaceFit
 
@@ -24,15 +24,16 @@ def next_runs(
     from ÷1.3 to ×1.3), for noise as the fit measured it; C = 6ND ≤ allowance.
 
     The default grid stays within the N, D and D/N seen so far: where the law was not tested, its derivatives are no
-    guide, and extremes would be chosen for being extreme.
+    guide, and extremes would be chosen for being extreme. docs/laws_nextrun.md measures what the choice saves, and
+    what a law that does not fit takes away from it.
     """
+    fit.huber.require_optimum()
     n, d = _grid(fit, allowance) if candidates is None else (np.asarray(values, float) for values in candidates)
     cost = 6 * n * d
     within = cost <= allowance * (1 + 1e-9)
     if not within.any():
-        raise UserError(
-            f"No candidate costs at most {allowance:.3g} FLOPs (the cheapest: {cost.min():.3g}): raise the allowance."
-        )
+        cheapest = f" (the cheapest: {cost.min():.3g})" if len(cost) else ""
+        raise UserError(f"No candidate costs at most {allowance:.3g} FLOPs{cheapest}: raise the allowance.")
     n, d, cost = n[within], d[within], cost[within]
     variances, dof, before = after_one_more(fit, n, d, target)
     quantile = t_quantile(0.95, dof)
@@ -49,19 +50,17 @@ def next_runs(
 def after_one_more(fit: SurfaceFit, n: np.ndarray, d: np.ndarray, target: float) -> tuple[np.ndarray, float, float]:
     """Variance of log N_opt(target) after a run at each (n, d), degrees of freedom, and the variance before; the noise
     is taken to be even, so that a new run weighs like an old one."""
-    estimate = fit.huber
+    estimate, (x0, y0) = fit.huber, fit.huber.centre
     even = curvature(estimate.curvature.problem, estimate.curvature.theta, estimate.objective, robust=False)
-    contrast = estimate.n_opt_slope(target)
-    noise = float(even.pseudo @ even.pseudo) / even.problem.dof
-    inverse = gram_inverse(even.design)
-    problem = even.problem
+    contrast, problem = estimate.n_opt_slope(target), even.problem
+    noise = float(even.pseudo @ even.pseudo) / problem.dof
     fitted, slopes = batch.jacobian(even.theta, problem.x, problem.y)
     scale = np.linalg.norm(even.design) / np.linalg.norm(slopes / fitted[:, None])
-    fitted, slopes = batch.jacobian(even.theta, np.log(n) - estimate.centre[0], np.log(d) - estimate.centre[1])
+    fitted, slopes = batch.jacobian(even.theta, np.log(n) - x0, np.log(d) - y0)
     rows = slopes / fitted[:, None] * scale
-    reach = rows @ inverse
+    reach = rows @ even.inverse
     gain = (reach @ contrast) ** 2 / (1 + np.einsum("ni,ni->n", reach, rows))
-    before = float(contrast @ inverse @ contrast)
+    before = float(contrast @ even.inverse @ contrast)
     return noise * (before - gain), float(problem.dof), noise * before
 
 
@@ -72,6 +71,4 @@ def _grid(fit: SurfaceFit, allowance: float) -> tuple[np.ndarray, np.ndarray]:
     n, m = (grid.ravel() for grid in np.meshgrid(sizes, ratios, indexing="ij"))
     d = np.minimum(n * m, allowance / (6 * n))
     keep = (d >= ratios[0] * n * (1 - 1e-9)) & (d >= fit.D.min() * (1 - 1e-9))
-    if not keep.any():
-        raise UserError(f"An allowance of {allowance:.3g} FLOPs is less than any run near the given points costs.")
     return n[keep], d[keep]

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from t2ikit.errors import UserError
-from t2ikit.laws.result import Result
+from t2ikit.laws.points import prepare
+from t2ikit.laws.result import Result, shown
 
 
 @dataclass(frozen=True)
@@ -29,18 +29,15 @@ class OvertrainedFit(Result):
         return self.alpha * n**self.b + self.beta * 6 ** (self.b / 2) * d**self.b + self.E
 
     def as_dict(self) -> dict:
-        return {"law": "overtrained", "form": self.title, "alpha": self.alpha, "beta": self.beta, "b": self.b,
-                "E": self.E, "sse": self.sse, "n": self.n}  # fmt: skip
+        return {"law": "overtrained", "form": self.title} | shown(self)
 
 
 def fit_overtrained(N: np.ndarray, D: np.ndarray, loss: np.ndarray) -> OvertrainedFit:
-    """Least squares on raw losses by variable projection: α, β, E are linear once b is fixed; b by golden section after
+    """Least squares on raw losses by variable projection: α, β, E are linear once b is fixed; b by Brent's method after
     a grid. N parameters, D tokens, [n] each; UserError for fewer than five points (four parameters)."""
-    N, D, loss = (np.asarray(values, float).ravel() for values in (N, D, loss))
-    if len(N) < 5:
-        raise UserError(f"{len(N)} points cannot fix four parameters: give at least five.")
-    order = np.lexsort([loss, D, N])
-    N, D, loss = N[order], D[order], loss[order]
+    from scipy.optimize import minimize_scalar
+
+    (N, D, loss), _, _ = prepare({"N": N, "D": D, "loss": loss}, "the over-training form", 5)
 
     def project(b: float) -> tuple[float, np.ndarray]:
         design = np.stack([(N / N[0]) ** b, (D / D[0]) ** b, np.ones_like(N)], 1)
@@ -48,27 +45,10 @@ def fit_overtrained(N: np.ndarray, D: np.ndarray, loss: np.ndarray) -> Overtrain
         return float(np.sum((design @ solution - loss) ** 2)), solution
 
     grid = np.concatenate([np.linspace(-1.5, -0.02, 297), np.linspace(0.02, 0.5, 49)])
-    values = [project(b)[0] for b in grid]
-    centre = int(np.argmin(values))
-    b = golden(lambda b: project(b)[0], grid[max(centre - 1, 0)], grid[min(centre + 1, len(grid) - 1)])
+    near = int(np.argmin([project(b)[0] for b in grid]))
+    bounds = grid[max(near - 1, 0)], grid[min(near + 1, len(grid) - 1)]
+    b = float(minimize_scalar(lambda b: project(b)[0], bounds=bounds, method="bounded", options={"xatol": 1e-10}).x)
     sse, (alpha, beta, floor) = project(b)
     return OvertrainedFit(
         float(alpha / N[0] ** b), float(beta / D[0] ** b / 6 ** (b / 2)), b, float(floor), sse, len(N)
     )
-
-
-def golden(function, low: float, high: float) -> float:
-    """The minimum of a unimodal function between `low` and `high`, to rounding of its values."""
-    ratio = (5**0.5 - 1) / 2
-    left, right = high - ratio * (high - low), low + ratio * (high - low)
-    at_left, at_right = function(left), function(right)
-    for _ in range(90):
-        if at_left <= at_right:
-            high, right, at_right = right, left, at_left
-            left = high - ratio * (high - low)
-            at_left = function(left)
-        else:
-            low, left, at_left = left, right, at_right
-            right = low + ratio * (high - low)
-            at_right = function(right)
-    return float(low + high) / 2

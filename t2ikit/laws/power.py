@@ -8,11 +8,18 @@ import numpy as np
 
 from t2ikit.errors import UserError, choose
 from t2ikit.laws import batch, checks
-from t2ikit.laws.intervals import exp, t_quantile
-from t2ikit.laws.profile import Curvature, Problem, curvature, profile
-from t2ikit.laws.result import Result
+from t2ikit.laws.intervals import exp
+from t2ikit.laws.points import prepare
+from t2ikit.laws.profile import ROBUST_FROM, Curvature, Problem, best_fit
+from t2ikit.laws.result import Result, shown
 
 LEAST_POINTS = 5
+METHODS = {
+    "t": "Student's t, n - 2 degrees of freedom",
+    "profile": "profiled sum of squares against F(1, n - p)",
+    "sandwich": "HC2 sandwich with Bell-McCaffrey degrees of freedom",
+    "cluster": "CR2 over runs with Bell-McCaffrey degrees of freedom",
+}
 
 
 @dataclass(frozen=True)
@@ -31,8 +38,8 @@ class PowerFit(Result):
     interval_method: str
     claimed: bool  # docs/laws_coverage.md measured 93-97% for such a table
     level: float
-    x_label: str  # name with unit
-    y_label: str
+    x_label: str = field(repr=False)  # name with unit
+    y_label: str = field(repr=False)
     x: np.ndarray = field(repr=False)
     y: np.ndarray = field(repr=False)
     curvature: Curvature = field(repr=False)
@@ -48,26 +55,12 @@ class PowerFit(Result):
 
     def band(self, x: float, *, new_point: bool = False) -> tuple[float, float]:
         """Interval of the law at `x`; with `new_point`, of one more measurement there (wider by the noise)."""
-        bent = self.curvature
-        fitted, slope = batch.jacobian(bent.theta, np.log([x]) - self.centre, np.zeros(1))
-        slope = np.where(bent.problem.free, slope[0], 0.0)
-        raw = bent.problem.additive
-        variance, dof = bent.variance(slope if raw else slope / fitted[0])
-        half = t_quantile(self.level, dof) * np.sqrt(variance + (bent.spread**2 if new_point else 0.0))
-        if raw:
-            return float(fitted[0] - half), float(fitted[0] + half)
-        return float(fitted[0]) * exp(-half), float(fitted[0]) * exp(half)
+        return self.curvature.band(np.log(x) - self.centre, 0.0, self.level, new_point=new_point)
 
     def as_dict(self) -> dict:
-        return {
-            "law": "power", "form": f"{self.y_label} = coefficient * ({self.x_label})^exponent + offset",
-            "coefficient": self.coefficient, "exponent": self.exponent, "offset": self.offset,
-            "low": self.low, "high": self.high, "coefficient_interval": self.coefficient_interval,
-            "offset_interval": self.offset_interval, "n": self.n, "level": self.level, "residuals": self.residuals,
-            "residual_sd": self.curvature.spread, "interval_method": self.interval_method, "claimed": self.claimed,
-            "x": self.x_label, "y": self.y_label, "hold_out": self.hold_out,
-            "audit": self.audit,
-        }  # fmt: skip
+        form = f"{self.y_label} = coefficient * ({self.x_label})^exponent + offset"
+        return {"law": "power", "form": form, "x": self.x_label, "y": self.y_label,
+                "residual_sd": self.curvature.spread} | shown(self)  # fmt: skip
 
 
 def fit_power(
@@ -89,80 +82,30 @@ def fit_power(
     `runs`. Raises UserError for fewer than five points, five runs, or three different x.
     """
     choose("kind of residuals", residuals, ["log", "raw"])
-    x, y, w, clusters = _prepare(x, y, weights, runs, offset)
-    log_x = np.log(x)
-    centre = float(log_x.mean())
-    u = log_x - centre
+    law, least = ("a power law with an offset", 4) if offset else ("a power law", 3)
+    (x, y), w, clusters = prepare({x_label: x, y_label: y}, law, LEAST_POINTS, weights=weights, runs=runs)
+    if len(np.unique(x)) < least:
+        raise UserError(f"x takes {len(np.unique(x))} different value(s): {law} needs at least {least}.")
+    centre = float(np.log(x).mean())
+    u = np.log(x) - centre
     free = np.array([True, False, offset, True, False])
     problem = Problem(u, np.zeros_like(u), y, w, np.inf, residuals == "raw", free, clusters)
-    starts = _starts(u, y, offset)
-    while True:
-        fits = problem.solve(starts, tolerance=1e-20)
-        best = int(np.argmin(fits.objective))
-        theta, objective = fits.theta[best], float(fits.objective[best])
-        bent = curvature(problem, theta, objective)
-        linear = residuals == "log" and not offset
-        kind = "cluster" if clusters is not None else "sandwich" if bent.robust else "t" if linear else "profile"
-        indices = [2, 3] if offset else [3]
-        if kind != "profile":
-            found, better = {j: bent.wald(np.eye(5)[j], level) for j in indices}, None
-        else:
-            found, better = profile(bent, indices, level)
-        if better is None:
-            break
-        starts = np.stack([better, theta])
-    low, high = (None if end is None else -end for end in reversed(found[3]))
-    coefficient = tuple(exp(end) for end in bent.wald(np.array([1, 0, 0, centre, 0.0]), level))
+    bent, found, _ = best_fit(problem, _starts(u, y, offset), [2, 3] if offset else [3], level)
+    theta, (low, high) = bent.theta, found[3]
     floor = None
     if offset:
         floor = tuple(missing if end is None else exp(end) for end, missing in zip(found[2], (0.0, None), strict=True))
     fit = PowerFit(
-        coefficient=float(np.exp(theta[0] + theta[3] * centre)), exponent=float(-theta[3]),
-        offset=float(np.exp(theta[2])) if offset else None, low=low, high=high, coefficient_interval=coefficient,
-        offset_interval=floor, n=len(x), residuals=residuals, interval_method=METHODS[kind],
-        claimed=clusters is None or not offset, level=level, x_label=x_label, y_label=y_label, x=x, y=y,
-        curvature=bent, centre=centre,
+        coefficient=exp(theta[0] + theta[3] * centre), exponent=float(-theta[3]),
+        offset=exp(theta[2]) if offset else None, low=None if high is None else -high,
+        high=None if low is None else -low, offset_interval=floor, n=len(x), residuals=residuals, level=level,
+        coefficient_interval=tuple(exp(end) for end in bent.wald(np.array([1, 0, 0, centre, 0.0]), level)),
+        interval_method=METHODS[bent.kind],
+        claimed=not offset if clusters is not None else not bent.uneven or len(x) >= ROBUST_FROM,
+        x_label=x_label, y_label=y_label, x=x, y=y, curvature=bent, centre=centre,
     )  # fmt: skip
     fit.audit.extend(checks.of_power(fit))
     return fit
-
-
-METHODS = {
-    "t": "Student's t, n - 2 degrees of freedom",
-    "profile": "profiled sum of squares against F(1, n - p)",
-    "sandwich": "HC2 sandwich with Bell-McCaffrey degrees of freedom",
-    "cluster": "CR2 over runs with Bell-McCaffrey degrees of freedom",
-}
-
-
-def _prepare(x, y, weights, runs, offset):
-    x, y = np.asarray(x, float).ravel(), np.asarray(y, float).ravel()
-    w = np.ones(len(x)) if weights is None else np.asarray(weights, float).ravel()
-    if not len(x) == len(y) == len(w):
-        raise UserError(f"x, y and weights differ in length: {len(x)}, {len(y)}, {len(w)}.")
-    for name, values in (("x", x), ("y", y), ("weights", w)):
-        if not np.all(np.isfinite(values) & (values > 0)):
-            raise UserError(f"{name} holds a value that is not a positive number: drop that point.")
-    if len(x) < LEAST_POINTS:
-        raise UserError(f"{len(x)} points are too few for a power law: give at least {LEAST_POINTS}; two always fit.")
-    least = 4 if offset else 3
-    if len(np.unique(x)) < least:
-        raise UserError(
-            f"x takes {len(np.unique(x))} different value(s): a power law {'with an offset ' if offset else ''}"
-            f"needs at least {least}."
-        )
-    labels = np.zeros(len(x), int) if runs is None else np.unique(np.asarray(runs).astype(str), return_inverse=True)[1]
-    order = np.lexsort([labels, w, y, x])
-    x, y, w, labels = x[order], y[order], w[order], labels[order]
-    if runs is None or len(np.unique(labels)) == len(x):
-        return x, y, w, None
-    groups = int(labels.max()) + 1
-    if groups < LEAST_POINTS:
-        raise UserError(
-            f"The {len(x)} points come from {groups} run(s): points of one run are one cluster, "
-            f"and an interval needs at least {LEAST_POINTS} runs."
-        )
-    return x, y, w, np.unique(labels, return_inverse=True)[1]
 
 
 def _starts(u: np.ndarray, y: np.ndarray, offset: bool) -> np.ndarray:

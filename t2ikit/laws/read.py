@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,39 +25,46 @@ def fit_csv(path: str | Path, law: str, x: str | None = None, y: str | None = No
 
 
 def fit(
-    path: str | Path, law: str, x: str | None = None, y: str | None = None, *, run: str | None = None, **options
+    path: str | Path,
+    law: str,
+    x: str | None = None,
+    y: str | None = None,
+    *,
+    run: str | None = None,
+    names: Mapping[str, str] | None = None,
+    **options,
 ) -> Result:
-    """Read a CSV, JSON lines or a folder of runs and fit `law`: power, isoflop or surface. `x`, `y` name the columns
-    of a power law (default C and loss); `y` the loss of the others; `run` the column of which points share a training.
-    Options go to fit_power, fit_isoflop or fit_surface."""
+    """Read a CSV, JSON, JSON lines or a folder of runs and fit `law`: power, isoflop or surface. `x`, `y` name the
+    columns of a power law (default C and loss); `y` the loss of the others; `names` the file's own names for C, N, D,
+    loss; `run` the column of which points share a training. Options go to fit_power, fit_isoflop or fit_surface."""
     choose("law", law, LAWS)
-    y = y or "loss"
+    x, y = (x or "C") if law == "power" else x, y or "loss"
     if law != "power" and x is not None:
-        raise UserError(f"--x {x!r} is for a power law: {law} reads {'C and N' if law == 'isoflop' else 'N and D'}.")
-    needs = {"power": [x or "C", y], "isoflop": ["C", "N", y], "surface": ["N", "D", y]}[law]
-    if law == "power" and needs[0] == needs[1]:
+        raise UserError(f"--x {x!r} is for a power law: {law} reads C, N and D; name those columns with --name.")
+    if x == y:
         raise UserError(f"x and y are both {y!r}: name two columns.")
-    return fit_table(tables.read(path, needs, run=run), law, *needs, **options)
+    needs = [x, y] if law == "power" else ["C", "N", "D", y]
+    return fit_table(tables.read(path, needs, run=run, names=names), law, x, y, **options)
 
 
-def fit_table(table: tables.Table, law: str, first: str, second: str, third: str | None = None, **options) -> Result:
-    """The same from a table in memory: (x, y) of a power law, (C, N, loss) of isoFLOP, (N, D, loss) of a surface."""
+def fit_table(table: tables.Table, law: str, x: str | None = None, y: str = "loss", **options) -> Result:
+    """The same from a table in memory: columns `x` and `y` of a power law; C, N, D and `y` of the others."""
     notes = [finding("columns", "note", note[0].upper() + note[1:] + ".") for note in table.notes]
     weights = table.columns.get("weight")
     if law == "power":
-        labels = {"x_label": _label(first), "y_label": _label(second)}
-        result = fit_power(table[first], table[second], weights=weights, runs=table.runs, **labels, **options)
-        held = _held_out(lambda: hold_out_power(table[first], table[second], offset=result.offset is not None))
+        x = x or "C"
+        result = fit_power(table[x], table[y], weights=weights, runs=table.runs, x_label=_label(x), y_label=_label(y),
+                           **options)  # fmt: skip
+        held = _held_out(lambda: hold_out_power(table[x], table[y], offset=result.offset is not None))
         return replace(result, hold_out=held, audit=[*notes, *result.audit])
+    c, n, d, loss = table["C"], table["N"], table["D"], table[y]
+    notes += _convention(c / (6 * n * d))
     if law == "isoflop":
-        result = fit_isoflop(table[first], table[second], table[third], D=table.columns.get("D"),
-                             steps=table.columns.get("steps"), **options)  # fmt: skip
+        result = fit_isoflop(c, n, loss, D=d, steps=table.columns.get("steps"), **options)
         return replace(result, audit=[*notes, *result.audit])
-    result = fit_surface(table[first], table[second], table[third], weights=weights, runs=table.runs, **options)
-    c = table.columns.get("C")
-    held = _held_out(lambda: hold_out_largest(table[first], table[second], table[third], C=c, runs=table.runs))
-    audit = [*notes, *checks.of_surface(result), *_convention(table, first, second), _headline(held)]
-    return replace(result, hold_out=held, audit=audit)
+    result = fit_surface(n, d, loss, weights=weights, runs=table.runs, **options)
+    held = _held_out(lambda: hold_out_largest(n, d, loss, C=c, runs=table.runs))
+    return replace(result, hold_out=held, audit=[*notes, *checks.of_surface(result), _headline(held)])
 
 
 def _held_out(predict) -> dict:
@@ -78,15 +86,12 @@ def _headline(held: dict) -> dict:
     return finding("hold-out", "ok" if skill is None or skill > 0 else "warning", text + ".")
 
 
-def _convention(table: tables.Table, n: str, d: str) -> list[dict]:
-    if "C" not in table.columns:
-        return []
-    ratio = table["C"] / (6 * table[n] * table[d])
+def _convention(ratio: np.ndarray) -> list[dict]:
     middle = float(np.median(ratio))
     if 0.8 <= middle <= 1.25:
         return []
     return [finding("C = 6ND", "warning", f"The file's C is {middle:.2g} × 6ND (a half: MACs for FLOPs; a third: no "
-                    "backward pass); budgets below are 6ND.", ratio=middle)]  # fmt: skip
+                    "backward pass): points are grouped by it, but the surface counts 6ND.", ratio=middle)]  # fmt: skip
 
 
 def _label(column: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html
 import json
 import math
@@ -23,6 +24,11 @@ def plain(value: Any) -> Any:
     if isinstance(value, float | np.floating):
         return float(value) if math.isfinite(value) else None
     return value
+
+
+def shown(value: Any) -> dict:
+    """The fields of a dataclass that its repr shows, by name."""
+    return {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.repr}
 
 
 def finding(check: str, verdict: str, sentence: str, **values: Any) -> dict:

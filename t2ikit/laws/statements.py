@@ -4,7 +4,6 @@ Rows of `published/statements.csv`; each kind is one line of arithmetic."""
 from __future__ import annotations
 
 import csv
-import math
 from pathlib import Path
 
 from t2ikit.errors import choose
@@ -14,13 +13,16 @@ from t2ikit.laws.result import finding
 
 IMAGE_TOKENS = 256  # 256 px, VAE / 8, patches of 2
 TEXT_TOKENS = (0, 77, 120)  # image tokens alone, CLIP, T5
-KINDS = ("at_most", "ratio", "equal", "heads", "epochs", "compute", "tokens_at", "params_at")
-
-
-def tokens_for(n: float, laws: list[PrintedLaw]) -> float:
-    """D_opt at the budget whose N_opt is `n`."""
-    n_law, d_law = (next(law for law in laws if law.quantity == name) for name in ("N_opt", "D_opt"))
-    return d_law.at((n / n_law.a) ** (1 / n_law.b))
+KINDS = {
+    "at_most": lambda left, right, n_law, d_law: left * right,
+    "ratio": lambda left, right, n_law, d_law: left / right,
+    "equal": lambda left, right, n_law, d_law: left,
+    "heads": lambda left, right, n_law, d_law: left / right,
+    "epochs": lambda left, right, n_law, d_law: left / right,
+    "compute": lambda left, right, n_law, d_law: 6 * left * right,
+    "tokens_at": lambda left, right, n_law, d_law: d_law.at((left / n_law.a) ** (1 / n_law.b)),
+    "params_at": lambda left, right, n_law, d_law: n_law.at(left),
+}
 
 
 def audit_statements(folder: Path, laws: list[PrintedLaw]) -> list[dict]:
@@ -34,29 +36,22 @@ def audit_statements(folder: Path, laws: list[PrintedLaw]) -> list[dict]:
 
 
 def _statement(row: dict, laws: list[PrintedLaw]) -> dict:
-    kind = choose("kind of statement", row["kind"], KINDS)
-    left, right = float(row["left"]), float(row["right"] or "nan")
-    printed = float(row["printed"])
-    value = {
-        "at_most": lambda: left * right, "ratio": lambda: left / right, "equal": lambda: left,
-        "heads": lambda: left / right, "epochs": lambda: left / right, "compute": lambda: 6 * left * right,
-        "tokens_at": lambda: tokens_for(left, laws),
-        "params_at": lambda: next(law for law in laws if law.quantity == "N_opt").at(left),
-    }[kind]()  # fmt: skip
+    kind, printed, left = choose("kind of statement", row["kind"], KINDS), float(row["printed"]), float(row["left"])
+    n_law, d_law = (next((law for law in laws if law.quantity == name), None) for name in ("N_opt", "D_opt"))
+    value = KINDS[kind](left, float(row["right"] or "nan"), n_law, d_law)
     if kind == "at_most":
         holds = value <= printed
     elif kind == "tokens_at":
         holds = abs(value / printed - 1) <= 0.05
     elif kind == "params_at":
-        low, high = next(law for law in laws if law.quantity == "N_opt").rounded(left)
+        low, high = n_law.rounded(left)
         holds = low <= printed <= high
     else:
         holds = abs(value - printed) <= last_digit(row["printed"]) / 2 * (1 + 1e-9)
-    word = "holds" if holds else "is contradicted"
     return finding(
         f"statement {row['id']}", "ok" if holds else "fail",
-        f"{row['statement']} ({row['where']}): computed {value:.4g}, printed {printed:.4g} {row['unit']}; it {word}.",
-        computed=value, printed=printed)  # fmt: skip
+        f"{row['statement']} ({row['where']}): computed {value:.4g}, printed {printed:.4g} {row['unit']}; it "
+        f"{'holds' if holds else 'is contradicted'}.", computed=value, printed=printed)  # fmt: skip
 
 
 def audit_epochs(folder: Path, laws: list[PrintedLaw]) -> list[dict]:
@@ -67,23 +62,19 @@ def audit_epochs(folder: Path, laws: list[PrintedLaw]) -> list[dict]:
         return []
     with path.open(encoding="utf-8", newline="") as lines:
         facts = {row["fact"]: row["value"] for row in csv.DictReader(lines)}
-    images = float(facts["training pairs"])
+    pairs = float(facts["training pairs"])
     budgets = [float(c) for c in facts["compute budgets"].split(",")]
     budgets += [float(value) for fact, value in facts.items() if fact.startswith("extrapolation budget")]
     found = []
     for c in budgets:
-        tokens = d_law.at(c)
-        passes = {text: tokens / (IMAGE_TOKENS + text) / images for text in TEXT_TOKENS}
-        low, high = (end / IMAGE_TOKENS / images for end in d_law.rounded(c))
-        verdict = "note" if math.isclose(max(passes.values()), 0) or max(passes.values()) <= 1 else "warning"
-        hours = gpu_hours(c, "H100", mfu=0.4)
+        tokens, hours = d_law.at(c), gpu_hours(c, "H100", mfu=0.4)
+        images = {text: tokens / (IMAGE_TOKENS + text) for text in TEXT_TOKENS}
+        passes = {text: count / pairs for text, count in images.items()}
+        low, high = (end / IMAGE_TOKENS / pairs for end in d_law.rounded(c))
         found.append(finding(
-            "epochs", verdict,
-            f"C = {c:.2g} FLOPs means {tokens:.3g} tokens: {passes[0]:.3g} passes over {images:.3g} pairs "
-            "counting image "
-            f"tokens alone (rounding: {low:.3g} to {high:.3g}), {passes[120]:.3g} to {passes[77]:.3g} with 120 "
-            "or 77 text "
-            f"tokens; {hours:.3g} H100 hours at an MFU of 0.4.",
-            C=c, tokens=tokens, epochs=passes, images={t: tokens / (IMAGE_TOKENS + t) for t in TEXT_TOKENS},
-            gpu_hours=hours))  # fmt: skip
+            "epochs", "note" if passes[0] <= 1 else "warning",
+            f"C = {c:.2g} FLOPs means {tokens:.3g} tokens: {images[0]:.3g} images, {passes[0]:.3g} passes over "
+            f"{pairs:.3g} pairs, counting image tokens alone (rounding: {low:.3g} to {high:.3g}); {passes[120]:.3g} to "
+            f"{passes[77]:.3g} passes with 120 or 77 text tokens; {hours:.3g} H100 hours at an MFU of 0.4.",
+            C=c, tokens=tokens, epochs=passes, images=images, gpu_hours=hours))  # fmt: skip
     return found

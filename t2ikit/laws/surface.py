@@ -3,17 +3,17 @@ Huber on log residuals (multiplicative noise) and variable projection on raw res
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 
 import numpy as np
 from scipy.special import expit
 
 from t2ikit.errors import UserError
-from t2ikit.laws import batch
-from t2ikit.laws.intervals import bootstrap_counts, exp, t_quantile
-from t2ikit.laws.profile import Curvature, Problem, curvature, profile
-from t2ikit.laws.projection import projection_starts
-from t2ikit.laws.result import Result
+from t2ikit.laws.intervals import bootstrap_counts, exp
+from t2ikit.laws.points import prepare
+from t2ikit.laws.profile import Curvature, Problem, best_fit
+from t2ikit.laws.result import Result, shown
 
 LEAST_POINTS = 7  # five parameters and two degrees of freedom
 METHODS = {
@@ -40,7 +40,6 @@ class Estimate:
     claimed: bool
     curvature: Curvature = field(repr=False)
     centre: tuple[float, float] = field(repr=False)  # means of log N and log D
-    resamples: np.ndarray = field(repr=False)  # [R, 5] centred parameters
 
     @property
     def a(self) -> float:
@@ -60,11 +59,15 @@ class Estimate:
         """Tokens that go with `n_opt(c)`."""
         return np.asarray(c, float) / (6 * self.n_opt(c))
 
+    def require_optimum(self) -> None:
+        """UserError where the loss does not fall with both N and D."""
+        if self.alpha <= 0 or self.beta <= 0:
+            raise UserError(f"The fitted loss does not fall with both N and D (alpha {self.alpha:.3g}, beta "
+                            f"{self.beta:.3g}): there is no optimum; add runs, or read the fit's audit.")  # fmt: skip
+
     def n_opt_interval(self, c: float, level: float = 0.95) -> tuple[float, float]:
         """Interval of N_opt at `c` FLOPs, by the delta method in logs with Student's t."""
-        variance, dof = self.curvature.variance(self.n_opt_slope(c))
-        half = t_quantile(level, dof) * np.sqrt(variance)
-        centre = np.log(float(self.n_opt(c)))
+        half, centre = self.curvature.half_width(self.n_opt_slope(c), level), np.log(float(self.n_opt(c)))
         return exp(centre - half), exp(centre + half)
 
     def n_opt_slope(self, c: float) -> np.ndarray:
@@ -81,23 +84,11 @@ class Estimate:
     ) -> tuple[float, float]:
         """Where the loss of one new run at (n, d) lies: variance of the law there plus that of a single run (the law's
         alone without `new_run`)."""
-        bent = self.curvature
-        fitted, slope = batch.jacobian(bent.theta, np.log([n]) - self.centre[0], np.log([d]) - self.centre[1])
-        additive = bent.problem.additive
-        variance, dof = bent.variance(slope[0] if additive else slope[0] / fitted[0])
-        half = t_quantile(level, dof) * np.sqrt(variance + (bent.spread**2 if new_run else 0.0))
-        if additive:
-            return float(fitted[0] - half), float(fitted[0] + half)
-        return float(fitted[0]) * exp(-half), float(fitted[0]) * exp(half)
+        return self.curvature.band(np.log(n) - self.centre[0], np.log(d) - self.centre[1], level, new_point=new_run)
 
     def as_dict(self) -> dict:
-        return {
-            "A": self.A, "B": self.B, "E": self.E, "alpha": self.alpha, "beta": self.beta,
-            "objective": self.objective, "intervals": self.intervals, "bootstrap": self.bootstrap,
-            "interval_method": self.interval_method, "claimed": self.claimed, "converged": self.converged,
-            "residual_sd": self.curvature.spread,
-            "residuals": "raw (additive noise)" if self.curvature.problem.additive else "log (multiplicative noise)",
-        }  # fmt: skip
+        kind = "raw (additive noise)" if self.curvature.problem.additive else "log (multiplicative noise)"
+        return shown(self) | {"residual_sd": self.curvature.spread, "residuals": kind}
 
 
 @dataclass(frozen=True)
@@ -116,13 +107,11 @@ class SurfaceFit(Result):
     title = "L(N, D) = E + A/N^α + B/D^β (N parameters, D tokens)"
 
     def as_dict(self) -> dict:
-        allocation = {
-            "a": self.huber.a, "b": 1 - self.huber.a,
-            "a_interval": self.huber.intervals["a"], "a_vpnls": self.vpnls.a,
-        }  # fmt: skip
         return {
             "law": "surface", "form": "loss = E + A/N^alpha + B/D^beta; N in parameters, D in tokens", "n": self.n,
-            "huber": self.huber.as_dict(), "vpnls": self.vpnls.as_dict(), "allocation": allocation,
+            "huber": self.huber.as_dict(), "vpnls": self.vpnls.as_dict(),
+            "allocation": {"a": self.huber.a, "b": 1 - self.huber.a, "a_interval": self.huber.intervals["a"],
+                           "a_vpnls": self.vpnls.a},
             "hold_out": self.hold_out, "audit": self.audit,
         }  # fmt: skip
 
@@ -146,21 +135,9 @@ def fit_surface(
     literature is reported beside them. Raises UserError for fewer than seven points, or where
     N and D do not vary independently.
     """
-    arrays = [np.asarray(values, float).ravel() for values in (N, D, loss)]
-    w = np.ones(len(arrays[0])) if weights is None else np.asarray(weights, float).ravel()
-    _check(*arrays, w)
-    labels = np.zeros(len(w), int) if runs is None else np.unique(np.asarray(runs).astype(str), return_inverse=True)[1]
-    order = np.lexsort([labels, w, *reversed(arrays)])
-    n, d, losses = (values[order] for values in arrays)
-    w = w[order]
-    clusters = (
-        None if runs is None or len(np.unique(labels)) == len(w) else np.unique(labels[order], return_inverse=True)[1]
-    )
-    if clusters is not None and clusters.max() + 1 < LEAST_POINTS:
-        raise UserError(
-            f"The {len(w)} points come from {clusters.max() + 1} runs: points of one run are one cluster, and five "
-            f"parameters need at least {LEAST_POINTS} runs."
-        )
+    columns = {"N": N, "D": D, "loss": loss}
+    (n, d, losses), w, clusters = prepare(columns, "a surface", LEAST_POINTS, weights=weights, runs=runs)
+    _check(n, d, losses)
     x, y = np.log(n), np.log(d)
     centre = float(x.mean()), float(y.mean())
     x, y = x - centre[0], y - centre[1]
@@ -172,72 +149,59 @@ def fit_surface(
     return SurfaceFit(*estimates, n=len(w), N=n, D=d, loss=losses)
 
 
-def _check(n: np.ndarray, d: np.ndarray, loss: np.ndarray, w: np.ndarray) -> None:
-    if not len(n) == len(d) == len(loss) == len(w):
-        raise UserError(f"N, D, loss and weights differ in length: {len(n)}, {len(d)}, {len(loss)}, {len(w)}.")
-    for name, values in (("N", n), ("D", d), ("loss", loss), ("weights", w)):
-        if not np.all(np.isfinite(values) & (values > 0)):
-            raise UserError(f"{name} holds a value that is not a positive number: drop that point.")
-    if len(n) < LEAST_POINTS:
-        raise UserError(f"{len(n)} points cannot fix the five parameters of a surface: give at least {LEAST_POINTS}.")
+def _check(n: np.ndarray, d: np.ndarray, loss: np.ndarray) -> None:
     if np.ptp(loss) <= 1e-9 * loss.max():
-        raise UserError(
-            f"All losses are {loss[0]:g}: nothing depends on N or D in this table; give the measured losses."
-        )
+        raise UserError(f"All losses are {loss[0]:g}: nothing depends on N or D here; give the measured losses.")
     for name, values in (("N", n), ("D", d)):
         if len(np.unique(values)) < 3:
             raise UserError(f"{name} takes {len(np.unique(values))} value(s): a surface needs three; fit a power law.")
     if abs(np.corrcoef(np.log(n), np.log(d))[0, 1]) > 0.9995:
-        raise UserError(
-            "log N and log D lie on one line, so that A/N^alpha and B/D^beta cannot be told apart: "
-            "add runs with other ratios of tokens to parameters."
-        )
+        raise UserError("log N and log D lie on one line, so that A/N^alpha and B/D^beta cannot be told apart: add "
+                        "runs with other ratios of tokens to parameters.")  # fmt: skip
+
+
+def projection_starts(x: np.ndarray, y: np.ndarray, loss: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """Variable projection: with (α, β) fixed, (A, B, E) are linear and non-negative. The 24 best of a grid, [24, 5]."""
+    from scipy.optimize import nnls
+
+    grid = (0.02, 0.05, 0.1, 0.16, 0.23, 0.3, 0.38, 0.47, 0.58, 0.72, 0.95, 1.3, 1.9)
+    root, found = np.sqrt(w), []
+    for alpha, beta in itertools.product(grid, grid):
+        design = np.stack([np.exp(-alpha * x), np.exp(-beta * y), np.ones_like(x)], 1)
+        coefficients, norm = nnls(design * root[:, None], loss * root)
+        found.append((norm, *np.log(np.maximum(coefficients, 1e-3 * loss.mean())), alpha, beta))
+    return np.array(sorted(found))[:24, 1:]
 
 
 def _estimate(problem: Problem, starts: np.ndarray, centre: tuple, seed: int, resamples: int, level: float) -> Estimate:
     if not problem.additive:  # least squares in logs first: Huber with a small δ is nearly L1 and has more local minima
-        smooth = batch.solve(problem.x, problem.y, problem.target, problem.weights, starts, delta=np.inf).theta
-        starts = np.concatenate([starts, smooth])
-    for _ in range(5):
-        fits = problem.solve(starts, tolerance=1e-20)
-        best = int(np.argmin(fits.objective))
-        theta, objective = fits.theta[best], float(fits.objective[best])
-        bent = curvature(problem, theta, objective)
-        if problem.clusters is not None or bent.robust:
-            found, better = {j: bent.wald(np.eye(5)[j], level) for j in (2, 3, 4)}, None
-        else:
-            found, better = profile(bent, [2, 3, 4], level)
-        if better is None:
-            break
-        starts = np.stack([better, theta])
-    x0, y0 = centre
+        starts = np.concatenate([starts, problem.solve(starts, delta=np.inf).theta])
+    bent, found, converged = best_fit(problem, starts, [2, 3, 4], level)
+    theta, (x0, y0) = bent.theta, centre
     intervals = {
         "A": _exp(bent.wald(np.array([1, 0, 0, x0, 0.0]), level)),
         "B": _exp(bent.wald(np.array([0, 1, 0, 0, y0]), level)),
         "E": _exp(found[2]), "alpha": found[3], "beta": found[4], "a": _allocation(bent, level),
     }  # fmt: skip
-    draws, share = np.empty((0, 5)), 1.0
-    bootstrap = {}
+    share, bootstrap = 1.0, {}
     if resamples:
         counts = bootstrap_counts(len(problem.x), resamples, seed, problem.clusters)
-        weights = counts if np.all(problem.weights == 1) else counts * problem.weights
-        rows = problem.solve(theta, weights=weights)
-        draws, share = rows.theta, float(rows.converged.mean())
-        bootstrap = _percentiles(draws, centre, level)
-    kind = "cluster" if problem.clusters is not None else "sandwich" if bent.robust else "profile"
+        rows = problem.solve(theta, weights=counts if np.all(problem.weights == 1) else counts * problem.weights)
+        share, bootstrap = float(rows.converged.mean()), _percentiles(rows.theta, centre, level)
     return Estimate(
-        A=float(np.exp(theta[0] + theta[3] * x0)), B=float(np.exp(theta[1] + theta[4] * y0)), E=float(np.exp(theta[2])),
-        alpha=float(theta[3]), beta=float(theta[4]), objective=objective, intervals=intervals, bootstrap=bootstrap,
-        converged=share if fits.converged[best] else 0.0, interval_method=METHODS[kind],
-        claimed=claims(kind, problem), curvature=bent, centre=centre, resamples=draws,
+        A=exp(theta[0] + theta[3] * x0), B=exp(theta[1] + theta[4] * y0), E=exp(theta[2]), alpha=float(theta[3]),
+        beta=float(theta[4]), objective=bent.objective, intervals=intervals, bootstrap=bootstrap,
+        converged=share if converged else 0.0, interval_method=METHODS[bent.kind], claimed=claims(bent),
+        curvature=bent, centre=centre,
     )  # fmt: skip
 
 
-def claims(kind: str, problem: Problem) -> bool:
-    """Whether docs/laws_coverage.md measured 93-97% for such a table (Gaussian and heavy-tailed noise)."""
-    if kind == "cluster":
+def claims(bent: Curvature) -> bool:
+    """Whether docs/laws_coverage.md measured 93-97% for such a table."""
+    problem = bent.problem
+    if problem.clusters is not None:
         return problem.additive and int(problem.clusters.max()) + 1 >= 12  # Huber's is wider than it need be
-    return len(problem.x) >= (60 if problem.additive else 16)
+    return len(problem.x) >= 60 and not bent.uneven if problem.additive else len(problem.x) >= 16
 
 
 def _exp(pair: tuple[float | None, float | None]) -> tuple[float, float | None]:
@@ -251,15 +215,14 @@ def _allocation(bent: Curvature, level: float) -> tuple[float, float]:
     alpha, beta = bent.theta[3], bent.theta[4]
     if alpha <= 0 or beta <= 0:
         return float("nan"), float("nan")
-    variance, dof = bent.variance(np.array([0, 0, 0, -1 / alpha, 1 / beta]))
-    half = t_quantile(level, dof) * np.sqrt(variance)
+    half = bent.half_width(np.array([0, 0, 0, -1 / alpha, 1 / beta]), level)
     return tuple(float(expit(np.log(beta / alpha) + sign * half)) for sign in (-1, 1))
 
 
 def _percentiles(draws: np.ndarray, centre: tuple[float, float], level: float) -> dict[str, tuple[float, float]]:
     a, b, e, alpha, beta = draws.T
-    log_a, log_b = a + alpha * centre[0], b + beta * centre[1]
-    named = {"A": np.exp(np.clip(log_a, -700, 700)), "B": np.exp(np.clip(log_b, -700, 700)), "E": np.exp(e),
-             "alpha": alpha, "beta": beta, "a": beta / (alpha + beta)}  # fmt: skip
-    ends = [100 * (1 - level) / 2, 100 * (1 + level) / 2]
-    return {name: tuple(float(v) for v in np.percentile(values, ends)) for name, values in named.items()}
+    logs = {"A": a + alpha * centre[0], "B": b + beta * centre[1], "E": e}
+    named = {name: np.exp(np.clip(values, -700, 700)) for name, values in logs.items()}
+    named |= {"alpha": alpha, "beta": beta, "a": beta / (alpha + beta)}
+    ends = [50 * (1 - level), 50 * (1 + level)]
+    return {name: tuple(np.percentile(values, ends).tolist()) for name, values in named.items()}

@@ -105,6 +105,7 @@ def test_plan_contract_and_arithmetic():
     assert found["low"] < found["loss"] < found["high"]
     assert found["decades_beyond"] == pytest.approx(math.log10(c / 6e18))
     assert found["images"] == round(found["D"] / 333) or abs(found["images"] - found["D"] / 333) < 1
+    assert found["interval"].startswith("rounding of the printed digits alone")
     assert found["epochs"] == pytest.approx(found["images"] / 108e6, rel=1e-6)
     assert any(line["check"] == "extrapolation" for line in found["audit"])
 
@@ -164,6 +165,12 @@ def test_a_loss_that_rises_with_size_has_no_plan():
 def test_plan_refuses(arguments, options, sentence):
     with pytest.raises(UserError, match=sentence):
         plan(*arguments, **options)
+
+
+@pytest.mark.parametrize("loss", [1e-9, 50.0])
+def test_a_loss_out_of_reach_is_refused(loss):
+    with pytest.raises(UserError, match="choose a target nearer to 0.735"):
+        budget_for(loss, "H100", 8)
 
 
 def test_gpus_have_sources():

@@ -97,6 +97,15 @@ GOOD = "C,N,loss\n" + "".join(f"{k}e18,{k}e8,{4 - k / 10}\n" for k in range(1, 9
         (GOOD.replace("3.7", "0"), "zero"),
         (GOOD.replace("3.7", "inf"), "infinite"),
         (GOOD.replace("3.7", "low"), "text"),
+        (GOOD.replace("3.7", "3_7"), "text"),
+        (GOOD.replace("3.7", "1e-300"), "unit"),
+        (GOOD.replace("3.7", "1e300"), "unit"),
+        ("\n".join(GOOD.splitlines()[:5]), "too few for an isoFLOP"),
+        (GOOD.replace("e18", "e9"), "C = 6ND gives a median D"),
+        ('{"C": 1e18, "N": 1e8, "loss": true}\n' * 2, "text"),
+        ("[1, 2]", "where a row should be"),
+        ("[1, 2", "not JSON"),
+        ('{"C": 1}\n7', "where a row should be"),
         (GOOD + "8e18,8e8,3.2\n", "duplicated"),
         ("loss\n1\n2\n3\n", "one column"),
         ("C,N,loss\n", "no rows"),
@@ -112,8 +121,7 @@ GOOD = "C,N,loss\n" + "".join(f"{k}e18,{k}e8,{4 - k / 10}\n" for k in range(1, 9
 )
 def test_one_sentence_for_each_mistake(tmp_path, text, sentence):
     with pytest.raises(UserError, match=sentence) as caught:
-        fit(write(tmp_path, text), "surface" if "unit" in sentence or "column" in sentence else "isoflop"
-            if "points" not in sentence else "surface")  # fmt: skip
+        fit(write(tmp_path, text), "surface" if sentence in ("unit", "points") or "column" in sentence else "isoflop")
     assert "\n" not in str(caught.value)
 
 
@@ -153,6 +161,99 @@ def test_json_lines_and_run_folders(tmp_path):
         tables.read(write(tmp_path, "{broken", "bad.jsonl"), ["C", "loss"])
     with pytest.raises(UserError, match="no runs"):
         tables.read(tmp_path / "runs" / "r1", ["C", "loss"])
+
+
+def test_columns_have_units_or_names_of_their_own(tmp_path):
+    text = sweep_csv(tmp_path).read_text()
+    one = fit_csv(sweep_csv(tmp_path), "surface", resamples=0)
+    units = write(tmp_path, text.replace("C,N,loss", "C (FLOPs),N (parameters),loss"), "units.csv")
+    assert fit_csv(units, "surface", resamples=0) == one
+    rows = [dict(zip(("flop", "model/size", "train/loss"), map(float, line.split(",")), strict=True))
+            for line in text.splitlines()[1:]]  # fmt: skip
+    names = {"C": "flop", "N": "model/size", "loss": "train/loss"}
+    for content in (json.dumps(rows), "\n".join(map(json.dumps, rows))):  # an array, as of `t2ikit runs --json`; lines
+        path = write(tmp_path, content, "log.json")
+        assert fit_csv(path, "surface", names=names, resamples=0) == one
+        with pytest.raises(UserError, match="--name"):
+            fit(path, "surface")
+        with pytest.raises(UserError, match="'speed' to take for C"):
+            fit(path, "surface", names={"C": "speed"})
+
+
+def test_rounded_losses_are_no_duplicates(tmp_path):
+    """Two runs of one budget may print the same loss; only a row with all its cells alike is a run counted twice."""
+    text = sweep_csv(tmp_path).read_text().splitlines()
+    rounded = [line.rpartition(",")[0] + f",{float(line.rpartition(',')[2]):.2f}" for line in text[1:]]
+    path = write(tmp_path, "\n".join([text[0], *rounded]), "rounded.csv")
+    assert fit(path, "power").n == 36
+    with pytest.raises(UserError, match="1 duplicated"):
+        fit(write(tmp_path, "\n".join([text[0], *rounded, rounded[3]]), "twice.csv"), "power")
+
+
+def test_counted_in_macs_is_noticed(tmp_path):
+    header, *rows = sweep_csv(tmp_path, columns=("C", "N", "D", "loss")).read_text().splitlines()
+    halved = [f"{float(row.partition(',')[0]) / 2!r},{row.partition(',')[2]}" for row in rows]
+    path = write(tmp_path, "\n".join([header, *halved]), "macs.csv")
+    for law in ("surface", "isoflop"):
+        lines = [line for line in fit(path, law, resamples=0).audit if line["check"] == "C = 6ND"]
+        assert lines[0]["ratio"] == pytest.approx(0.5)
+    whole = fit(sweep_csv(tmp_path), "isoflop", resamples=0).budgets[2]
+    half = fit(path, "isoflop", resamples=0).budgets[2]
+    assert (half.N_opt, half.surface_N_opt) == pytest.approx((whole.N_opt, whole.surface_N_opt), rel=1e-6)
+    assert half.bias == pytest.approx(whole.bias, rel=1e-6)
+
+
+def test_losses_of_two_spaces_do_not_compare(tmp_path):
+    rows = [{"run": f"r{k}", "N": k * 1e8, "D": 9e9 - k * 1e9, "loss": 4 - k / 10, "loss_space": "ab"[k > 4]}
+            for k in range(1, 9)]  # fmt: skip
+    with pytest.raises(UserError, match="2 loss spaces"):
+        fit(write(tmp_path, json.dumps(rows), "runs.json"), "surface")
+
+
+def test_logs_of_our_runs_and_of_others(tmp_path):
+    """Checkpoints of a folder of runs: N and D from the row, a line without the loss passed over."""
+    for k in range(3):
+        folder = tmp_path / f"r{k}"
+        folder.mkdir()
+        row = {"run": f"r{k}", "N": 1e6 * (k + 1), "D": 4e9, "steps": 400, "loss": 0.1}
+        lines = [{"step": 0, "val_loss": 1.0}, {"step": 100, "loss": 0.5}, {"step": 200, "val_loss": 0.4 - k / 100},
+                 {"step": 400, "val_loss": 0.3 - k / 100}]  # fmt: skip
+        (folder / "row.json").write_text(json.dumps(row))
+        (folder / "log.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    table = curves.points(curves.of_runs(tmp_path), reading="last")
+    assert table["loss"].tolist() == pytest.approx([0.3, 0.29, 0.28]) and table["D"].tolist() == [4e9] * 3
+    both = curves.points(curves.of_runs(tmp_path), reading="last", checkpoints=2)
+    assert sorted(set(both["D"])) == [2e9, 4e9] or len(both) == 3  # the first line is where the log time starts
+    others = [{"id": "a", "it": s, "train/loss": 3 / s, "params": 1e6, "tok": s * 1e5} for s in (1, 2, 4)]
+    names = {"run": "id", "step": "it", "loss": "train/loss", "N": "params", "D": "tok"}
+    assert curves.points(others, reading="last", names=names)["loss"].tolist() == [0.75]
+    with pytest.raises(UserError, match="no 'run'"):
+        curves.points(others, names={key: value for key, value in names.items() if key != "run"})
+    with pytest.raises(UserError, match="text"):
+        curves.points([others[0] | {"train/loss": "low"}], names=names)
+
+
+def command(*arguments):
+    done = subprocess.run([sys.executable, "-m", "t2ikit.cli", *map(str, arguments)], capture_output=True, text=True)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_command_line(tmp_path):
+    """One JSON document on stdout and nothing else there; a mistake is one sentence on stderr and exit code 2."""
+    path = sweep_csv(tmp_path)
+    code, out, err = command("fit", path, "--law", "isoflop", "--json")
+    assert (code, err) == (0, "") and json.loads(out)["law"] == "isoflop"
+    named = write(tmp_path, path.read_text().replace("C,N,", "flop,size,"), "named.csv")
+    options = ("--name", "C=flop", "--name", "N=size")
+    code, out, err = command("plan", "--gpu", "H100", "--count", 8, "--hours", 10, "--points", named, *options,
+                             "--allowance", 1e19, "--json")  # fmt: skip
+    plan = json.loads(out)
+    assert code == 0 and plan["interval"].startswith("95% prediction") and plan["next_runs"][0]["C"] <= 1e19 * 1.0001
+    for arguments in (("fit", tmp_path / "none.csv"), ("fit", write(tmp_path, "", "empty.csv")),
+                      ("plan", "--gpu", "H100", "--count", 8), ("fit", path, "--name", "C"),
+                      ("plan", "--gpu", "H100", "--count", 8, "--hours", 1, "--allowance", 1e19)):  # fmt: skip
+        code, out, err = command(*arguments, "--json")
+        assert code == 2 and out == "" and err.startswith("t2ikit: ") and err.count("\n") == 1
 
 
 def test_runs_column_clusters_by_itself(tmp_path):

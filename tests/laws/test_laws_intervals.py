@@ -10,7 +10,6 @@ from t2ikit.errors import UserError
 from t2ikit.laws.intervals import (
     bootstrap_counts,
     cluster_variance,
-    f_quantile,
     fieller,
     independent_variance,
     spearman,
@@ -46,7 +45,7 @@ def test_rank_correlation_of_constants_is_refused():
 
 def test_quantiles():
     assert t_quantile(0.95, 3) == pytest.approx(stats.t.ppf(0.975, 3))
-    assert f_quantile(0.95, 7) == pytest.approx(t_quantile(0.95, 7) ** 2)
+    assert stats.f.ppf(0.95, 1, 7) == pytest.approx(t_quantile(0.95, 7) ** 2)
 
 
 def test_fieller_is_the_set_of_ratios_not_rejected():

@@ -103,3 +103,6 @@ def test_bias_of_parabolas_is_stated():
     actual = fit.budgets[2].N_opt / best[14] - 1
     assert line["verdict"] == "warning" and abs(line["shift"]) > 0.03
     assert line["shift"] == pytest.approx(actual, rel=0.3)
+    assert "does not know of it" in line["finding"] and "surface's N_opt stands beside" in line["finding"]
+    budget = fit.as_dict()["budgets"][2]
+    assert abs(budget["surface_N_opt"] / best[14] - 1) < abs(budget["N_opt"] / best[14] - 1) / 5

@@ -29,6 +29,22 @@ def test_log_residuals_are_the_regression_line():
     assert (fit.low, fit.high) == pytest.approx((line.slope - half, line.slope + half), rel=1e-8)
 
 
+@pytest.mark.parametrize("unit", [1e-15, 1e15])
+def test_raw_residuals_know_no_unit(unit):
+    y = (30 * (X / 1e17) ** -0.4 + 2.0) * np.exp(0.01 * NOISE)
+    one, other = (fit_power(X, y * scale, residuals="raw", offset=True) for scale in (1.0, unit))
+    assert (other.exponent, other.low, other.high) == pytest.approx((one.exponent, one.low, one.high), rel=1e-6)
+
+
+def test_uneven_noise_is_claimed_for_nothing():
+    rng = np.random.default_rng(0)
+    x = np.logspace(17, 20, 60)
+    even = fit_power(x, x**-0.05 * np.exp(0.01 * rng.standard_normal(60)))
+    uneven = fit_power(x, x**-0.05 * np.exp(0.01 * np.geomspace(8, 1 / 8, 60) * rng.standard_normal(60)))
+    assert even.claimed and not uneven.claimed
+    assert {"noise", "coverage"} <= {line["check"] for line in uneven.audit}
+
+
 def test_raw_residuals_minimise_squares():
     y = 5 * (X / 1e17) ** -0.3 + 0.01 * NOISE
     fit = fit_power(X, y, residuals="raw")

@@ -169,7 +169,7 @@ def test_authors_form_on_their_runs():
     assert round(error[640], 2) == 0.71
     biggest = int(np.argmax(n))
     assert round(100 * abs(float(fit.predict(n[biggest], d[biggest])) / loss[biggest] - 1), 2) == 0.73
-    with pytest.raises(UserError, match="five"):
+    with pytest.raises(UserError, match="at least 5"):
         fit_overtrained(n, d, loss)
 
 

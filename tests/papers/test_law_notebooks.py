@@ -44,3 +44,20 @@ def test_a_plan_from_a_table_of_runs(home, tmp_path):
     points = str(home / "simulated.csv")
     executed = batch.execute(ROOT / "notebooks" / "plan_a_budget.ipynb", {"points": points}, tmp_path / "plan.ipynb")
     assert "surface fitted to the given points" in executed.read_text()
+
+
+def test_logs_with_names_of_their_own(home, tmp_path):
+    """A line a step of each of twelve runs; scattered budgets, so that the parabolas are refused in a sentence."""
+    lines = []
+    for k in range(12):
+        n, ratio = 1e6 * 2**k, (10, 40, 160)[k % 3]
+        for step in (100, 200, 400, 800):
+            d = n * ratio * step / 800
+            loss = 1.7 + 400 / n**0.34 + 410 / d**0.28
+            lines.append({"id": f"r{k}", "it": step, "train/loss": loss, "params": n, "seen": d})
+    (tmp_path / "log.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    names = {"run": "id", "step": "it", "loss": "train/loss", "N": "params", "D": "seen"}
+    parameters = {"points": str(tmp_path / "log.jsonl"), "names": names, "logs": True, "checkpoints": 3}
+    executed = batch.execute(ROOT / "notebooks" / "fit_your_own.ipynb", parameters, tmp_path / "fit.ipynb")
+    text = executed.read_text()
+    assert "CR2 over runs" in text and "No budget has three model sizes" in text
