@@ -1,10 +1,12 @@
-"""The figures of papers as batch jobs: find the notebook of a figure by name, execute it, export it to one HTML."""
+"""The figures and studies of papers as batch jobs: find the notebook of a figure by name, execute it, export it to one
+HTML; find a study by name."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from importlib import metadata, resources
+from importlib import import_module, metadata, resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from t2ikit import runs
 from t2ikit.errors import NotebookFailed, UserError, choose
@@ -12,7 +14,11 @@ from t2ikit.execution import execute, read, status, status_path, to_stderr
 from t2ikit.executors import EXECUTORS, Job
 from t2ikit.notebook_parameters import checked, from_text
 
-__all__ = ["NotebookFailed", "execute", "figures", "find", "reproduce", "status", "status_path"]
+if TYPE_CHECKING:
+    from t2ikit.isoflop import IsoFlop
+    from t2ikit.study import Study
+
+__all__ = ["NotebookFailed", "execute", "figures", "find", "reproduce", "status", "status_path", "studies"]
 
 PAPERS = "t2ikit.papers"  # entry-point group: name of the paper -> package that holds its notebooks
 
@@ -64,6 +70,12 @@ def figures() -> dict[str, Path]:
             if entry.name.endswith(".ipynb"):
                 found[f"{point[0]}/{entry.name.removesuffix('.ipynb')}"] = Path(str(entry))
     return dict(sorted(found.items()))
+
+
+def studies() -> dict[str, Study | IsoFlop]:
+    """All studies of all installed papers, by name: what `STUDIES` of each paper's module `studies` holds."""
+    points = sorted({(point.name, point.module) for point in metadata.entry_points(group=PAPERS)})
+    return {name: s for _, module in points for name, s in import_module(f"{module}.studies").STUDIES.items()}
 
 
 def find(figure: str) -> Path:

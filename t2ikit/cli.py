@@ -23,6 +23,10 @@ app.add_typer(data_app, name="data")
 
 CLICK_ERROR: type = typer.BadParameter.__mro__[2]  # ClickException, of click or of the copy of it in newer typers
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else there.")]
+Name = Annotated[
+    list[str] | None,
+    typer.Option(metavar="OURS=THEIRS", help="Which column is C, N, D or loss, as in N=params. Repeatable."),
+]
 
 
 def main() -> None:
@@ -59,18 +63,26 @@ def emit(value: Any) -> None:
 @app.command()
 def models(
     tier: Annotated[str, typer.Option(help="Size to count at: smoke, tiny, small or paper.")] = "paper",
+    ladder: Annotated[
+        str | None,
+        typer.Option(help="A ladder's rungs instead: incontext, incontext-adaln, crossattn, mmdit, flux or pixart."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """List every named backbone with its parameters, GMACs and training FLOPs."""
-    from t2ikit.models import zoo
+    """List every published backbone with its parameters, GMACs and training FLOPs.
 
-    rows = zoo.table(tier)
+    A rung of a ladder is LADDER-dDEPTH-wWIDTH, with any depth and any width of whole heads: incontext-d4-w128.
+    """
+    from t2ikit.models import zoo
+    from t2ikit.models.ladder import rungs
+
+    rows = zoo.table(tier, rungs(ladder) if ladder else zoo.names())
     if as_json:
         return emit(rows)
-    print(f"{'name':<20}{'family':<9}{'params':>10}{'GMACs':>9}{'attn GMACs':>12}{'attn %':>8}{'GFLOPs/step':>13}")
+    print(f"{'name':<24}{'family':<17}{'params':>10}{'GMACs':>9}{'attn GMACs':>12}{'attn %':>8}{'GFLOPs/step':>13}")
     for r in rows:
         print(
-            f"{r['name']:<20}{r['family']:<9}{r['params'] / 1e6:>9.2f}M{r['macs'] / 1e9:>9.4g}"
+            f"{r['name']:<24}{r['family']:<17}{r['params'] / 1e6:>9.2f}M{r['macs'] / 1e9:>9.4g}"
             f"{r['attn_macs'] / 1e9:>12.4g}"
             f"{100 * r['attn_macs'] / r['macs']:>8.0f}{r['flops_train'] / 1e9:>13.5g}"
         )
@@ -83,17 +95,18 @@ def models(
 
 @data_app.command("get")
 def data_get(
-    world: Annotated[str, typer.Argument(help="scenes (nothing to get: it is computed) or pictograms.")],
+    world: Annotated[str, typer.Argument(help="pictograms; the scenes are computed, there is nothing to get.")],
     out: Annotated[Path | None, typer.Option(help="Folder to build in (default: $T2IKIT_HOME/data/WORLD).")] = None,
     whole: Annotated[
         bool, typer.Option(help="pictograms: all 40,000 and more colour icons, not the default 17,000.")
     ] = False,
 ) -> None:
     """Get a world. Interrupted, it goes on when run again."""
+    from t2ikit.data.world import WORLDS
     from t2ikit.errors import choose
 
-    if choose("world", world, ("scenes", "pictograms")) == "scenes":
-        return say("scenes is computed from its seed: there is nothing to get.")
+    if choose("world", world, WORLDS) != "pictograms":
+        return say(f"{world} is computed from its seed: there is nothing to get.")
     from t2ikit.data import pictograms
 
     print(pictograms.get(out, whole=whole))
@@ -101,8 +114,8 @@ def data_get(
 
 @app.command()
 def train(
-    name: Annotated[str, typer.Argument(help="A backbone of `t2ikit models`.")],
-    world: Annotated[str, typer.Option(help="scenes or pictograms.")] = "scenes",
+    name: Annotated[str, typer.Argument(help="A backbone of `t2ikit models`, or a rung such as incontext-d4-w128.")],
+    world: Annotated[str, typer.Option(help="scenes, scenes-enumerated or pictograms.")] = "scenes",
     tier: Annotated[
         str,
         typer.Option(help="smoke (seconds), tiny (a CPU, under an hour), small (a GPU, minutes), paper (a cluster)."),
@@ -131,12 +144,59 @@ def train(
     print(run(config, budget, runs, parts))
 
 
-def pairs(settings: list[str]) -> dict[str, str]:
+def pairs(settings: list[str], option: str = "--set") -> dict[str, str]:
     """`["key=value", …]` as a dictionary."""
     for text in settings:
         if "=" not in text:
-            raise UserError(f"--set {text!r} has no value: write it as --set key=value.")
+            raise UserError(f"{option} {text!r} has no value: write it as {option} key=value.")
     return dict(text.split("=", 1) for text in settings)
+
+
+@app.command()
+def study(
+    name: Annotated[str | None, typer.Argument(help="A study of a paper (none: list them).")] = None,
+    tier: Annotated[str, typer.Option(help="smoke, tiny, small or paper.")] = "tiny",
+    seeds: Annotated[str, typer.Option(help="Seeds, with commas between.")] = "0",
+    rates: Annotated[
+        bool, typer.Option("--rates", help="isoFLOP studies: sweep each size's rate instead, {½, 1, 2} × its own.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the grid and its cost, and train nothing.")] = False,
+    gpu: Annotated[
+        str | None, typer.Option(help="GPU whose hours the cost is given in (default: this machine's GEMM peak).")
+    ] = None,
+    mfu: Annotated[float, typer.Option(help="Model FLOPs utilisation, an assumption.")] = 0.4,
+) -> None:
+    """Train what a study is missing, several runs side by side. Stopped, it goes on when run again."""
+    from t2ikit import hardware
+    from t2ikit.batch import studies
+    from t2ikit.errors import choose
+    from t2ikit.runs import home
+    from t2ikit.study import costs
+    from t2ikit.workers import train_apart
+
+    known = studies()
+    if name is None:
+        for each in known.values():
+            print(f"{each.name:<32}{each.title}")
+        return
+    chosen = known[choose("study", name, known)]
+    try:
+        numbers = [int(seed) for seed in seeds.split(",")]
+    except ValueError:
+        raise UserError(f"--seeds {seeds!r} are no whole numbers: write them as --seeds 0,1,2.") from None
+    if rates and not hasattr(chosen, "rate_runs"):
+        raise UserError(f"{name} is no isoFLOP study, so it has no sweep of rates: leave --rates out.")
+    wanted = chosen.rate_runs(tier, numbers[0]) if rates else chosen.runs(tier, numbers)
+    speed = (hardware.gpu(gpu).peak if gpu else hardware.gemm_peak("fp32")) * mfu
+    of_runs = costs(wanted, speed)
+    say(f"Hours are of one {gpu or 'machine like this'} at an MFU of {mfu:g}.")
+    if hasattr(chosen, "budget_costs") and not rates:
+        print(chosen.budget_costs(tier, speed).to_string(index=False, float_format="{:.4g}".format), "\n")
+    print(of_runs.to_string(index=False, float_format="{:.4g}".format))
+    print(f"{len(of_runs)} runs, {of_runs['hours'].sum():.4g} hours in all.")
+    if not dry_run:
+        for folder in train_apart(wanted, home() / "runs"):
+            print(folder)
 
 
 @app.command()
@@ -175,7 +235,7 @@ def fit(
     points: Annotated[
         Path,
         typer.Argument(
-            help="CSV or JSON lines with columns C (FLOPs), N (parameters), D (tokens), loss; or a folder of runs."
+            help="CSV, JSON or JSON lines with C (FLOPs), N (parameters), D (tokens), loss; or a folder of runs."
         ),
     ],
     law: Annotated[str, typer.Option(help="power, isoflop or surface.")] = "power",
@@ -184,12 +244,13 @@ def fit(
     run: Annotated[
         str | None, typer.Option(help="Column that says which points share a training: they are one cluster.")
     ] = None,
+    name: Name = None,
     as_json: Json = False,
 ) -> None:
     """Fit a scaling law to a table of runs: coefficients, intervals, hold-out, audit."""
     from t2ikit import laws
 
-    found = laws.fit_csv(points, law, x, y, run=run)
+    found = laws.fit_csv(points, law, x, y, run=run, names=pairs(name or [], "--name"))
     emit(found) if as_json else outline(found)
 
 
@@ -208,6 +269,10 @@ def plan(
         int, typer.Option(help="Text tokens joined to the image tokens; 0 for cross-attention.")
     ] = 77,
     batch: Annotated[int, typer.Option(help="Images a step.")] = 1024,
+    allowance: Annotated[
+        float | None, typer.Option(help="With --points: which next runs of at most so many FLOPs fix N_opt best.")
+    ] = None,
+    name: Name = None,
     as_json: Json = False,
 ) -> None:
     """What to train on a budget: N, D, images, steps, expected loss, and how far beyond the law's own range that is."""
@@ -216,14 +281,19 @@ def plan(
 
     if (hours is None) == (loss is None):
         raise UserError("Give either --hours (what does the budget buy?) or --loss (what budget does the loss need?).")
-    used = laws.fit(points, "surface") if points else None
+    if allowance is not None and not points:
+        raise UserError("--allowance needs --points: the next best run is chosen for a table of runs.")
+    used = laws.fit(points, "surface", names=pairs(name or [], "--name")) if points else None
     options = dict(mfu=mfu, law=used, dataset_images=images, text_tokens=text_tokens, batch=batch)
     made = (
         laws.make_plan(gpu, count, hours, **options)
         if hours is not None
         else laws.budget_for(loss, gpu, count, **options)
     )
-    emit(plain(made.as_dict())) if as_json else outline(plain(made.as_dict()))
+    values = made.as_dict()
+    if allowance is not None:
+        values = values | {"next_runs": laws.next_runs(used, allowance=allowance, target=values["C"])}
+    emit(plain(values)) if as_json else outline(plain(values))
 
 
 def outline(value: dict[str, Any], indent: str = "") -> None:
@@ -257,7 +327,7 @@ def sample(
     prompts: Annotated[Path, typer.Option(help="Text file, a prompt a line.")],
     step: Annotated[int | None, typer.Option(help="Which snapshot (default: the last).")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the starting noise.")] = 0,
-    steps: Annotated[int, typer.Option(help="DDIM steps, two forward passes each.")] = 50,
+    steps: Annotated[int, typer.Option(help="Steps of the sampler, two forward passes each.")] = 50,
     guidance: Annotated[float, typer.Option(help="Classifier-free guidance scale; 1 is none.")] = 7.5,
     export: Annotated[Path | None, typer.Option(help="Also copy the sheets into this folder of results.")] = None,
 ) -> None:

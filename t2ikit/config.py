@@ -22,7 +22,7 @@ NUMERICS = 1  # raised by hand when a golden-loss test changes: the same config 
 NOT_IN_ID = ("tier", "world", "codec", "text", "probe_images")
 
 TIERS = ("smoke", "tiny", "small", "paper")
-OBJECTIVES = ("ddpm-eps", "ddpm-v")
+OBJECTIVES = ("ddpm-eps", "ddpm-v", "rf-uniform", "rf-logit-normal")
 PRECISIONS = ("fp32", "bf16")
 
 
@@ -92,6 +92,7 @@ class Budget:
     steps: int = 1600
     log_every: int = 20  # steps between rows of the log
     eval_every: int = 160  # steps between validations, each with a weight-only snapshot
+    eval_at: tuple[int, ...] = ()  # more steps to validate at: where a run passes the budgets of an isoFLOP study
     checkpoint_seconds: float = 120.0  # least time between checkpoints
     threads: int = field(default=0)  # CPU threads; 0: all cores
 
@@ -100,8 +101,14 @@ class Budget:
         _between("steps", self.steps, 1, 10**9)
         _between("log_every", self.log_every, 1, 10**9)
         _between("eval_every", self.eval_every, 1, 10**9)
+        for step in self.eval_at:
+            _between("eval_at", step, 1, 10**9)
         _between("checkpoint_seconds", self.checkpoint_seconds, 0, 1e9)
         _between("threads", self.threads, 0, 4096)
+
+    def evaluates(self, step: int) -> bool:
+        """Whether `step` is one to validate at, the last apart."""
+        return step > 0 and (step % self.eval_every == 0 or step in self.eval_at)
 
 
 def _between(name: str, value: float, low: float, high: float) -> None:
@@ -143,6 +150,7 @@ KINDS: dict[str, tuple[str, str, tuple[type, ...]]] = {
     "bool": ("true or false", "true", (bool,)),
     "str": ("text", "name", (str,)),
     "tuple[float, float]": ("a pair of numbers", "[0.9,0.99]", (tuple, list)),
+    "tuple[int, ...]": ("a list of whole numbers", "[1000,2500]", (tuple, list)),
 }
 
 
@@ -151,11 +159,11 @@ def _as_type(key: str, value: Any, kind: str) -> Any:
     if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
         raise _wrong_type(key, value, kind)
     if kind.startswith("tuple"):
-        if len(value) != kind.count(",") + 1 or not all(
-            isinstance(v, (int, float)) and not isinstance(v, bool) for v in value
-        ):
+        element = kind[6 : kind.index(",")]
+        some_length = "..." in kind or len(value) == 2
+        if not some_length or not all(isinstance(v, KINDS[element][2]) and not isinstance(v, bool) for v in value):
             raise _wrong_type(key, value, kind)
-        return tuple(_as_type(key, v, "float") for v in value)
+        return tuple(_as_type(key, v, element) for v in value)
     if kind == "float":
         try:
             return float(value) + 0.0  # −0.0 becomes 0.0: one number, one text in the id

@@ -122,7 +122,7 @@ class OpenCLIPText(TextEncoder):
                 model = open_clip.create_model(model_name, pretrained=pretrained, require_pretrained=True)
                 self.tokenizer = open_clip.get_tokenizer(model_name)
         except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-            raise _not_loaded("text encoder", name, error) from error
+            raise not_loaded("text encoder", name, error) from error
         if not isinstance(model, open_clip.CLIP) or not isinstance(self.tokenizer, open_clip.SimpleTokenizer):
             raise UserError(
                 f"The text encoder {name!r} is no plain CLIP text tower: choose one with open_clip's own tokenizer."
@@ -224,7 +224,7 @@ def _image_codec(name: str, stamp: object) -> ImageCodec:
         with loading(from_hub=name in HUB_CODECS):
             vae = AutoencoderKL.from_pretrained(source, use_safetensors=True, torch_dtype=torch.float32, **where)
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-        raise _not_loaded("image codec", name, error) from error
+        raise not_loaded("image codec", name, error) from error
     config = vae.config
     shift = torch.tensor(config.latents_mean or [config.shift_factor or 0.0]).float().view(-1, 1, 1)
     scale = (config.scaling_factor / torch.tensor(config.latents_std or [1.0])).float().view(-1, 1, 1)
@@ -244,7 +244,8 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
-def _not_loaded(kind: str, name: str, error: Exception) -> UserError:
+def not_loaded(kind: str, name: str, error: Exception) -> UserError:
+    """The sentence for weights that a library did not load: the first line of its error, and where to get them."""
     lines = [x.strip(" .") for x in str(error).splitlines() if x.strip()] or [type(error).__name__]
     remedy = "give a folder that has both its configuration and its weights as safetensors"
     if not name.startswith("local-dir:"):

@@ -53,7 +53,7 @@ def learning_curves(
     domain = [labels[b] for b in names]
     text, log = AXES[x]
     base = alt.Chart(table).encode(
-        x=alt.X(f"{x}:Q", title=text, axis=alt.Axis(format="~s" if not x.startswith("flops") else ".1e")).scale(
+        x=alt.X(f"{x}:Q", title=text, axis=alt.Axis(format="," if not x.startswith("flops") else ".1e")).scale(
             zero=False, type="log" if log else "linear"
         ),
         color=alt.Color("line:N", title=None, sort=domain, legend=alt.Legend(symbolOpacity=1)).scale(

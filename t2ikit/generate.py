@@ -15,7 +15,8 @@ from t2ikit.config import RunConfig, canonical
 from t2ikit.encoders import batches
 from t2ikit.errors import UserError
 from t2ikit.runs import read_json
-from t2ikit.samplers import ddim, prompt_noise
+from t2ikit.samplers import prompt_noise
+from t2ikit.samplers import sampler as sampler_of
 from t2ikit.train.checkpoint import load_snapshot
 from t2ikit.train.setup import Parts, resolve
 
@@ -66,19 +67,21 @@ def generate(
     guidance: float = 7.5,
     batch: int = 32,
     device: str = "cpu",
+    sampler: str | None = None,
 ) -> np.ndarray:
-    """uint8 images [len(prompts), R, R, 3] by DDIM.
+    """uint8 images [len(prompts), R, R, 3] by `sampler` (default: DDIM, or Euler for a rectified flow).
 
-    A prompt's image depends on (weights, prompt, seed, steps, guidance) alone.
+    A prompt's image depends on (weights, prompt, seed, steps, guidance, sampler) alone.
     """
     if not prompts or not all(prompt.strip() for prompt in prompts):
         raise UserError("A prompt is empty, or there is none: give at least one, and each some text.")
+    draw = sampler_of(parts.objective, sampler)
     model, null = model.to(device), tuple(x.to(device) for x in parts.text.encode([""]))
     images = []
     for piece in tqdm(list(batches(len(prompts), batch)), desc="sampling", unit="batch", mininterval=1.0):
         some = list(prompts[piece])
         condition = tuple(x.to(device) for x in parts.text.encode(some))
         noise = prompt_noise(some, parts.latent_shape, seed).to(device)
-        latents = ddim(model, parts.objective, noise, condition, null, steps, guidance)
+        latents = draw(model, parts.objective, noise, condition, null, steps, guidance)
         images.append(parts.codec.decode(latents.cpu()))
     return np.concatenate(images)

@@ -57,9 +57,33 @@ class DDPM:
         )
 
 
+class RectifiedFlow:
+    """Liu et al. 2023: x_t = (1 − t) x0 + t noise, predicting the velocity noise − x0; unweighted MSE.
+
+    Timesteps are times 0…1, in training uniform, or logit-normal(0, 1) as SD3's (Esser et al. 2024, eq. 19).
+    """
+
+    def __init__(self, times: str = "uniform") -> None:
+        self.times = choose("distribution of times", times, ("uniform", "logit-normal"))
+
+    def timesteps(self, u: Tensor) -> Tensor:
+        return torch.sigmoid(torch.special.ndtri(u)) if self.times == "logit-normal" else u
+
+    def mix(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        return torch.lerp(x0, noise, t.view(-1, 1, 1, 1))
+
+    def target(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        return noise - x0
+
+
 def objective(name: str) -> Objective:
     """The objective that `RunConfig.objective` names."""
-    made = {"ddpm-eps": lambda: DDPM("epsilon"), "ddpm-v": lambda: DDPM("v_prediction")}
+    made = {
+        "ddpm-eps": lambda: DDPM("epsilon"),
+        "ddpm-v": lambda: DDPM("v_prediction"),
+        "rf-uniform": lambda: RectifiedFlow("uniform"),
+        "rf-logit-normal": lambda: RectifiedFlow("logit-normal"),
+    }
     return made[choose("objective", name, made)]()
 
 

@@ -21,7 +21,7 @@ from t2ikit.encoders import ImageCodec, TextEncoder, batches
 from t2ikit.objectives import Objective, sample_losses
 
 PROBE_SEED = 20_240_402  # fixed for all runs: part of what makes two losses comparable
-BINS = 6  # timestep bins, the centre of each is used
+BINS = 6  # timestep bins, equally likely in training; the centre of each is used
 FLIP_BINS = slice(1, 4)  # the middle of the schedule, where an attribute is decided
 ROUNDING = 1e-6  # relative difference of two float32 losses that are equal but for the batch they were computed in
 FORWARD = 64  # samples in one forward pass: a training step has as many at tiny, so evaluation needs no more memory
@@ -43,8 +43,8 @@ class Probe:
     @torch.no_grad()
     def measure(self, model: nn.Module, objective: Objective, device: str | torch.device = "cpu") -> dict[str, Any]:
         """`val_loss`, `caption_gap`, `flip_accuracy` (None in a world without flips), and each by bin or category."""
-        true = self._losses(model, objective, np.arange(len(self.x0)), self.true, range(BINS), device)
-        shuffled = self._losses(model, objective, np.arange(len(self.x0)), self.shuffled, range(BINS), device)
+        true = self.losses(model, objective, np.arange(len(self.x0)), self.true, range(BINS), device)
+        shuffled = self.losses(model, objective, np.arange(len(self.x0)), self.shuffled, range(BINS), device)
         gaps = shuffled - true
         result: dict[str, Any] = {
             "val_loss": float(true.mean()),
@@ -59,7 +59,7 @@ class Probe:
         }
         if self.flip_category:
             bins = range(BINS)[FLIP_BINS]
-            flipped = self._losses(model, objective, self.flip_of, self.flipped, bins, device).mean(1)
+            flipped = self.losses(model, objective, self.flip_of, self.flipped, bins, device).mean(1)
             difference = flipped - true[:, FLIP_BINS].mean(1)[self.flip_of]
             tied = np.abs(difference) <= ROUNDING * flipped
             right = np.where(tied, 0.5, difference > 0)
@@ -71,13 +71,13 @@ class Probe:
             result["flip_accuracy_by_category"] = {k: float(np.mean(v)) for k, v in sorted(by_category.items())}
         return result
 
-    def _losses(self, model, objective, images, condition, bins, device) -> np.ndarray:
-        """Losses [len(images), len(bins)] of the given images under the given condition."""
+    def losses(self, model, objective, images, condition, bins, device) -> np.ndarray:
+        """Losses [len(images), len(bins)] of the given images under the given condition; a bin for each noise."""
         out = np.zeros((len(images), len(bins)))
         for column, k in enumerate(bins):
             for piece in batches(len(images), FORWARD):
                 rows = images[piece]
-                u = torch.full((len(rows),), (k + 0.5) / BINS)
+                u = torch.full((len(rows),), (k + 0.5) / self.noise.shape[1])
                 tensors = (self.x0[rows], self.noise[rows, k], objective.timesteps(u), *(c[piece] for c in condition))
                 losses = sample_losses(model, objective, *(x.to(device) for x in tensors))
                 out[piece, column] = losses.float().cpu().numpy()

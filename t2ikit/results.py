@@ -1,7 +1,8 @@
 """Results as tables: finished runs exported to CSV files that git keeps, and read back beside the live ones.
 
 runs.csv       a row a run (t2ikit.runs.row), with its hours
-curves.csv     a row an evaluation: run, step, images, FLOPs, validation loss, caption gap, flip accuracy
+curves.csv     a row an evaluation: run, step, images, FLOPs, validation loss, caption gap, flip accuracy; the training
+               loss of the log interval before it, and its moving average over the intervals (factor 0.9)
 configs/       the configuration of each run, and its starts: versions, device, threads
 """
 
@@ -10,9 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from t2ikit.errors import UserError
+from t2ikit.laws.curves import smooth
 from t2ikit.runs import holder_of, read_json, read_lines, row, write_atomic, write_json
 
 CURVE = (
@@ -47,13 +50,16 @@ def read_run(folder: Path) -> Results:
     of_run = {k: values[k] for k in OF_RUN}
     entries = read_lines(folder / "log.jsonl", ("step",))
     evaluations = [e for e in entries if "val_loss" in e]
-    train_loss = {e["step"]: e["loss"] for e in entries if "loss" in e}
+    trained = [e for e in entries if "loss" in e]
+    train_loss = {e["step"]: e["loss"] for e in trained}
+    smoothed = dict(zip(train_loss, smooth(np.array([e["loss"] for e in trained])).tolist(), strict=True))
     curve = []
     for e in evaluations:
         extra = {f"flip_{k}": v for k, v in e["flip_accuracy_by_category"].items()}
         bins = {f"val_loss_bin{i}": v for i, v in enumerate(e["val_loss_by_bin"])}
+        losses = {"loss": train_loss.get(e["step"]), "loss_ema": smoothed.get(e["step"])}
         gaps = {f"caption_gap_bin{i}": v for i, v in enumerate(e["caption_gap_by_bin"])}
-        curve.append(of_run | {k: e[k] for k in CURVE} | {"loss": train_loss.get(e["step"])} | extra | bins | gaps)
+        curve.append(of_run | {k: e[k] for k in CURVE} | losses | extra | bins | gaps)
     return Results(pd.DataFrame([values]), pd.DataFrame(curve))
 
 

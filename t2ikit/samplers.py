@@ -1,18 +1,19 @@
-"""Samplers with one signature, and classifier-free guidance."""
+"""Samplers with one signature, which objective each is for, and classifier-free guidance."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from t2ikit.errors import UserError
-from t2ikit.objectives import DDPM
+from t2ikit.errors import UserError, choose
+from t2ikit.objectives import DDPM, Objective, RectifiedFlow
 
 Condition = tuple[Tensor, Tensor]  # states [B, L, W], mask [B, L]
 
@@ -50,11 +51,7 @@ def ddim(
 
     `null` is the empty caption's condition, batch of one. Paper S samples with 50 steps and guidance 7.5.
     """
-    most = objective.scheduler.config.num_train_timesteps - 1
-    if not 1 <= steps <= most:
-        raise UserError(f"{steps} DDIM steps are not possible: choose 1 to {most}.")
-    if not math.isfinite(guidance):
-        raise UserError(f"A guidance scale of {guidance} is not possible: choose a finite number, 1 for none.")
+    _possible("DDIM", steps, objective.scheduler.config.num_train_timesteps - 1, guidance)
     scheduler = objective.sampling_scheduler()
     scheduler.set_timesteps(steps)
     x = noise * scheduler.init_noise_sigma
@@ -62,3 +59,78 @@ def ddim(
         prediction = guided(model, x, t.expand(len(x)).to(x.device), condition, null, guidance)
         x = scheduler.step(prediction, t, x).prev_sample
     return x
+
+
+@torch.no_grad()
+def euler(
+    model: nn.Module,
+    objective: RectifiedFlow,
+    noise: Tensor,
+    condition: Condition,
+    null: Condition,
+    steps: int = 50,
+    guidance: float = 7.5,
+    progress: bool = False,
+) -> Tensor:
+    """Euler's method along the flow, in equal steps from t = 1 to 0: noise [B, C, h, w] → latents [B, C, h, w].
+
+    One guided prediction a step.
+    """
+    velocity, x = _velocity(model, condition, null, guidance), noise
+    for t, after in _times("Euler", steps, guidance, progress):
+        x = x + (after - t) * velocity(x, t)
+    return x
+
+
+@torch.no_grad()
+def heun(
+    model: nn.Module,
+    objective: RectifiedFlow,
+    noise: Tensor,
+    condition: Condition,
+    null: Condition,
+    steps: int = 50,
+    guidance: float = 7.5,
+    progress: bool = False,
+) -> Tensor:
+    """Heun's method, of second order: Euler's step, then again with the mean of the velocities at its two ends.
+
+    Two guided predictions a step.
+    """
+    velocity, x = _velocity(model, condition, null, guidance), noise
+    for t, after in _times("Heun", steps, guidance, progress):
+        v = velocity(x, t)
+        v = (v + velocity(x + (after - t) * v, after)) / 2
+        x = x + (after - t) * v
+    return x
+
+
+SAMPLERS: dict[type, dict[str, Callable[..., Tensor]]] = {
+    DDPM: {"ddim": ddim},
+    RectifiedFlow: {"euler": euler, "heun": heun},
+}
+
+
+def sampler(objective: Objective, name: str | None = None) -> Callable[..., Tensor]:
+    """The sampler called `name` of those for `objective` (default: the first, DDIM or Euler); UserError if none is."""
+    able = SAMPLERS[type(objective)]
+    return able[next(iter(able)) if name is None else choose(f"{type(objective).__name__} sampler", name, able)]
+
+
+def _velocity(model: nn.Module, condition: Condition, null: Condition, scale: float) -> Callable[..., Tensor]:
+    """The guided prediction as a function of x and one time for all of it."""
+    return lambda x, t: guided(model, x, torch.full((len(x),), t, device=x.device), condition, null, scale)
+
+
+def _times(name: str, steps: int, guidance: float, progress: bool) -> Iterator[tuple[float, float]]:
+    """The two ends of each step."""
+    _possible(name, steps, 10_000, guidance)
+    times = [1 - k / steps for k in range(steps + 1)]
+    yield from tqdm(list(pairwise(times)), desc=name, disable=not progress, mininterval=1.0)
+
+
+def _possible(name: str, steps: int, most: int, guidance: float) -> None:
+    if not 1 <= steps <= most:
+        raise UserError(f"{steps} {name} steps are not possible: choose 1 to {most}.")
+    if not math.isfinite(guidance):
+        raise UserError(f"A guidance scale of {guidance} is not possible: choose a finite number, 1 for none.")

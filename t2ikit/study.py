@@ -5,11 +5,12 @@ Figures that share runs share their cost: a run is found by its id, whoever aske
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from t2ikit.config import Budget, RunConfig, override
 from t2ikit.errors import choose
@@ -48,7 +49,8 @@ def preset(backbone: str, world: str = "scenes", tier: str = "tiny", **settings:
 
 def default_captions(world: str) -> dict[str, str]:
     """The caption density that a world is trained with unless another is asked for."""
-    return {"captions": {"scenes": "medium", "pictograms": "name"}[choose("world", world, ("scenes", "pictograms"))]}
+    default = {"scenes": "medium", "scenes-enumerated": "medium", "pictograms": "name"}
+    return {"captions": default[choose("world", world, default)]}
 
 
 def default_rate(backbone: str, tier: str) -> dict[str, float]:
@@ -60,6 +62,17 @@ def default_rate(backbone: str, tier: str) -> dict[str, float]:
     """
     channels = getattr(zoo.spec(backbone), "channels", None)
     return {"lr": 3e-3} if tier == "tiny" and channels and channels <= 320 else {}
+
+
+def costs(runs: Sequence[tuple[RunConfig, Budget]], speed: float) -> pd.DataFrame:
+    """What runs will cost, a row each: images, exact FLOPs, and hours at `speed` FLOP/s."""
+    rows = []
+    for config, budget in runs:
+        images = config.batch * budget.steps
+        flops = zoo.spec(config.backbone).at(config.tier).cost().flops_train * images
+        of_run = {"backbone": config.backbone, "seed": config.seed, "lr": config.lr, "steps": budget.steps}
+        rows.append(of_run | {"images": images, "flops_exact": flops, "hours": flops / speed / 3600})
+    return pd.DataFrame(rows)
 
 
 @dataclass(frozen=True)
@@ -120,15 +133,5 @@ class Study:
         workers: int | None = None,
         **settings: Any,
     ) -> list[Path]:
-        """Train what is missing and return all run folders. Stopped, it goes on where it stopped when called again.
-
-        `workers`: runs at once (default: on a machine without GPU as many as its cores hold, a run's threads each;
-        with one, 1).
-        """
-        import torch
-
-        wanted = self.runs(tier, seeds, **settings)
-        threads = wanted[0][1].threads
-        if workers is None:
-            workers = 1 if torch.cuda.is_available() or not threads else max(1, (os.cpu_count() or 1) // threads)
-        return train_apart(wanted, root or home() / "runs", workers)
+        """Train what is missing and return all run folders; see `train_apart`."""
+        return train_apart(self.runs(tier, seeds, **settings), root or home() / "runs", workers)

@@ -44,12 +44,18 @@ def command(config: RunConfig, budget: Budget, root: Path) -> list[str]:
     return base + [part for s in settings for part in ("--set", s)]
 
 
-def train_apart(wanted: Sequence[tuple[RunConfig, Budget]], root: Path, workers: int) -> list[Path]:
-    """Train all of `wanted`, `workers` at a time; returns the run folders in order.
+def train_apart(wanted: Sequence[tuple[RunConfig, Budget]], root: Path, workers: int | None = None) -> list[Path]:
+    """Train all of `wanted`, `workers` at a time (default: on a machine without GPU as many as its cores hold, a run's
+    threads each; with one, 1); returns the run folders in order. Stopped, it goes on when called again.
 
     A run that fails does not stop the others; at the end a UserError names each with the last thing it said. SIGTERM
     and Ctrl-C are handed on: every child checkpoints before this process ends.
     """
+    if workers is None:
+        import torch
+
+        threads = max((budget.threads for _, budget in wanted), default=0)
+        workers = 1 if torch.cuda.is_available() or not threads else max(1, (os.cpu_count() or 1) // threads)
     waiting, running, folders, failed = list(enumerate(wanted)), {}, {}, {}
     started: dict[int, float] = {}
     with (

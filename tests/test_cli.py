@@ -45,7 +45,7 @@ SMOKE = {"batch": 2, "probe_images": 3, "steps": 4, "log_every": 1, "eval_every"
         (["train", "sd2-c321"], "Unknown backbone 'sd2-c321'"),
         (
             ["train", "sd2-c320", "--world", "scene"],
-            "Unknown world 'scene': choose one of scenes, pictograms; did you mean 'scenes'?",
+            "Unknown world 'scene': choose one of scenes, scenes-enumerated, pictograms; did you mean 'scenes'?",
         ),
         (["train", "sd2-c320", "--tier", "big"], "Unknown tier 'big'"),
         (["train", "sd2-c320", "--set", "lr=nan"], "lr = 'nan' is not a number"),

@@ -1,12 +1,14 @@
-"""DDPM with LDM's schedule against closed forms."""
+"""DDPM with LDM's schedule, and rectified flow, against closed forms."""
 
 import pytest
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
 from hypothesis import given
 from hypothesis import strategies as st
 
+from t2ikit.config import OBJECTIVES
 from t2ikit.errors import UserError
-from t2ikit.objectives import DDPM, objective, sample_losses
+from t2ikit.objectives import DDPM, RectifiedFlow, objective, sample_losses
 
 G = torch.Generator().manual_seed(0)
 X0, NOISE = torch.randn(6, 4, 3, 3, generator=G), torch.randn(6, 4, 3, 3, generator=G)
@@ -53,9 +55,52 @@ def test_all_timesteps_are_equally_likely():
     assert torch.bincount(t, minlength=1000).eq(5).all()
 
 
-@pytest.mark.parametrize("name", ["ddpm-eps", "ddpm-v"])
+TIMES = torch.tensor([0.0, 1e-3, 0.25, 0.5, 0.75, 1.0])
+
+
+def test_x0_and_noise_come_back_from_the_velocity():
+    """x0 = x_t − t v and ε = x_t + (1 − t) v."""
+    flow, t = RectifiedFlow(), TIMES.view(-1, 1, 1, 1)
+    x, v = flow.mix(X0, NOISE, TIMES), flow.target(X0, NOISE, TIMES)
+    torch.testing.assert_close(x, (1 - t) * X0 + t * NOISE)
+    torch.testing.assert_close(x - t * v, X0)
+    torch.testing.assert_close(x + (1 - t) * v, NOISE)
+    assert torch.equal(x[0], X0[0]) and torch.equal(x[-1], NOISE[-1])
+
+
+def test_the_path_is_diffusers_own():
+    scheduler, flow = FlowMatchEulerDiscreteScheduler(), RectifiedFlow()
+    timesteps = scheduler.timesteps[[0, 300, 999]]
+    wanted = scheduler.scale_noise(X0[:3], timesteps, NOISE[:3])
+    torch.testing.assert_close(flow.mix(X0[:3], NOISE[:3], timesteps / 1000), wanted)
+
+
+@given(st.floats(0, 1, exclude_max=True, width=32), st.floats(0, 1, exclude_max=True, width=32))
+def test_times_rise_with_u_and_stay_in_the_path(u, other):
+    for times in ("uniform", "logit-normal"):
+        t = RectifiedFlow(times).timesteps(torch.tensor(sorted([u, other])))
+        assert t.dtype == torch.float32 and 0 <= t[0] <= t[1] < 1
+
+
+def test_the_times_distributions():
+    """Logit-normal(0, 1): the logit of t is a unit Gaussian; half of the times are below ½, as with uniform ones."""
+    u = (torch.arange(100_000) + 0.5) / 100_000
+    assert torch.equal(RectifiedFlow("uniform").timesteps(u), u)
+    logits = torch.logit(RectifiedFlow("logit-normal").timesteps(u).double())
+    assert logits.mean().item() == pytest.approx(0, abs=1e-4) and logits.std().item() == pytest.approx(1, abs=1e-3)
+    assert (logits.abs() < 1).double().mean().item() == pytest.approx(0.6827, abs=1e-3)
+
+
+def test_every_configurable_objective_is_made():
+    for name in OBJECTIVES:
+        made = objective(name)
+        t = made.timesteps(torch.rand(6, generator=torch.Generator().manual_seed(1)))
+        assert made.mix(X0, NOISE, t).shape == made.target(X0, NOISE, t).shape == X0.shape
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
 def test_losses_are_one_a_sample_and_zero_for_the_right_answer(name):
-    made = objective(name)
+    made, t = objective(name), TIMES if name.startswith("rf") else T
     states, mask = torch.zeros(6, 2, 3), torch.ones(6, 2, dtype=torch.bool)
 
     def oracle(x, t, states, mask):
@@ -64,8 +109,8 @@ def test_losses_are_one_a_sample_and_zero_for_the_right_answer(name):
     def off_by_one(x, t, states, mask):
         return made.target(X0, NOISE, t) + torch.arange(6).view(-1, 1, 1, 1)
 
-    assert sample_losses(oracle, made, X0, NOISE, T, states, mask).tolist() == [0.0] * 6
-    found = sample_losses(off_by_one, made, X0, NOISE, T, states, mask)
+    assert sample_losses(oracle, made, X0, NOISE, t, states, mask).tolist() == [0.0] * 6
+    found = sample_losses(off_by_one, made, X0, NOISE, t, states, mask)
     torch.testing.assert_close(found, torch.arange(6.0) ** 2)
 
 
@@ -74,3 +119,5 @@ def test_unknown_names_are_one_sentence():
         objective("flow")
     with pytest.raises(UserError, match="Unknown prediction"):
         DDPM("sample")
+    with pytest.raises(UserError, match="Unknown distribution of times 'cosine': choose one of uniform, logit-normal"):
+        RectifiedFlow("cosine")

@@ -8,7 +8,7 @@ import torch
 
 from t2ikit.data.world import get_world
 from t2ikit.encoders import image_codec, text_encoder
-from t2ikit.objectives import DDPM
+from t2ikit.objectives import DDPM, RectifiedFlow
 from t2ikit.probe import BINS, Probe, make_probe, others, standard_error
 
 SHAPE, N = (2, 4, 4), 12
@@ -70,6 +70,18 @@ def test_an_oracle_has_a_gap_and_recognises_every_flip(known):
     a = ALPHAS[[int((k + 0.5) / BINS * 1000) for k in range(BINS)]]
     assert found["caption_gap_by_bin"] == pytest.approx((a / (1 - a) * difference).tolist(), rel=1e-3)
     assert found["caption_gap"] == pytest.approx(np.mean(found["caption_gap_by_bin"]))
+
+
+@pytest.mark.parametrize("times", ["uniform", "logit-normal"])
+def test_the_gap_of_a_flows_oracle(known, times):
+    """Who takes the states for the image predicts v = (x_t − x0) / t; the wrong one moves it by their distance / t."""
+    flow, model = RectifiedFlow(times), torch.nn.Module()
+    model.forward = lambda x, t, states, mask: (x - states.view(-1, *SHAPE)) / t.view(-1, 1, 1, 1)
+    found = known.measure(model, flow)
+    assert found["val_loss"] == pytest.approx(0, abs=1e-8) and found["flip_accuracy"] == 1.0
+    t = flow.timesteps((torch.arange(BINS) + 0.5) / BINS)
+    difference = (known.x0 - known.x0.roll(1, 0)).square().mean()
+    assert found["caption_gap_by_bin"] == pytest.approx((difference / t**2).tolist(), rel=1e-3)
 
 
 def test_a_model_that_prefers_the_wrong_caption_scores_none(known):

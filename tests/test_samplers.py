@@ -1,4 +1,6 @@
-"""DDIM on data whose denoiser is known exactly; guidance; starting noise."""
+"""Samplers on data whose denoiser is known exactly; guidance; starting noise."""
+
+from itertools import pairwise
 
 import pytest
 import torch
@@ -6,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from t2ikit.errors import UserError
-from t2ikit.objectives import DDPM
-from t2ikit.samplers import ddim, guided, prompt_noise
+from t2ikit.objectives import DDPM, RectifiedFlow
+from t2ikit.samplers import ddim, euler, guided, heun, prompt_noise, sampler
 
 MEAN, STD = 1.5, 0.5
 ALPHAS = DDPM().scheduler.alphas_cumprod
@@ -25,6 +27,15 @@ class Gaussian(torch.nn.Module):
         noise = (1 - a).sqrt() * (x - a.sqrt() * MEAN) / (a * STD**2 + 1 - a)
         x0 = (x - (1 - a).sqrt() * noise) / a.sqrt()
         return noise if self.prediction == "epsilon" else a.sqrt() * noise - (1 - a).sqrt() * x0
+
+
+class GaussianFlow(torch.nn.Module):
+    """The optimal velocity for data N(MEAN, STD²): E[noise − x0 | x_t], both jointly Gaussian with x_t."""
+
+    def forward(self, x, t, states, mask):
+        t = t.view(-1, 1, 1, 1).double()
+        variance = (1 - t) ** 2 * STD**2 + t**2
+        return (-MEAN + (t - (1 - t) * STD**2) / variance * (x - (1 - t) * MEAN)).to(x.dtype)
 
 
 class Shifted(torch.nn.Module):
@@ -74,6 +85,57 @@ def test_sampling_has_no_chance_in_it():
     assert torch.equal(sample(steps=5), sample(steps=5))
 
 
+def transport(method, steps, guidance=1.0):
+    """Where `method` carries noise −2…2 in float64, and where the exact flow does: to MEAN + STD · noise."""
+    noise = torch.linspace(-2, 2, 9, dtype=torch.float64).view(9, 1, 1, 1)
+    x = method(GaussianFlow(), RectifiedFlow(), noise, condition(0, 9), condition(0), steps, guidance)
+    return x, MEAN + STD * noise
+
+
+@pytest.mark.parametrize("method, order", [(euler, 1), (heun, 2)])
+def test_the_error_falls_with_the_order_of_the_method(method, order):
+    errors = [(x - exact).abs().max().item() for x, exact in (transport(method, steps) for steps in (20, 40, 80, 160))]
+    for coarse, fine in pairwise(errors):
+        assert coarse / fine == pytest.approx(2**order, rel=0.1)
+
+
+def test_heun_carries_noise_to_the_datas_moments():
+    noise = torch.randn(64, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    x = heun(GaussianFlow(), RectifiedFlow(), noise, condition(0, 64), condition(0), 50, 1.0)
+    torch.testing.assert_close(x, MEAN + STD * noise, atol=1e-3, rtol=0)
+
+
+def test_one_euler_step_is_the_mean_of_the_data():
+    """At t = 1 x is noise alone and says nothing of the data: x0 = x − v is its mean."""
+    x, _ = transport(euler, 1)
+    torch.testing.assert_close(x, torch.full_like(x, MEAN))
+
+
+def test_heun_with_half_the_steps_is_nearer_than_euler():
+    """At as many predictions."""
+    off = [(x - exact).abs().max() for x, exact in (transport(euler, 50), transport(heun, 25))]
+    assert off[1] < 0.1 * off[0]
+
+
+@pytest.mark.parametrize("method", [euler, heun])
+def test_guidance_of_one_is_none_and_more_moves_along_the_difference(method):
+    """A model that predicts its condition moves x by the guided condition, whatever the steps."""
+    noise = torch.zeros(2, 1, 1, 1)
+    for scale, moved in ((1.0, 0.5), (0.0, 2.0), (3.0, 2.0 + 3 * (0.5 - 2.0))):
+        x = method(Shifted(), RectifiedFlow(), noise, condition(0.5, 2), condition(2.0), 7, scale)
+        torch.testing.assert_close(x, torch.full_like(x, -moved))
+
+
+def test_each_objective_has_its_samplers():
+    assert sampler(DDPM()) is sampler(DDPM("v_prediction"), "ddim") is ddim
+    assert sampler(RectifiedFlow()) is sampler(RectifiedFlow("logit-normal"), "euler") is euler
+    assert sampler(RectifiedFlow(), "heun") is heun
+    with pytest.raises(UserError, match="Unknown DDPM sampler 'euler': choose one of ddim"):
+        sampler(DDPM(), "euler")
+    with pytest.raises(UserError, match="Unknown RectifiedFlow sampler 'ddim': choose one of euler, heun"):
+        sampler(RectifiedFlow(), "ddim")
+
+
 @given(st.floats(-3, 10), st.floats(-2, 2), st.floats(-2, 2))
 def test_guidance_is_null_plus_scale_times_the_difference(scale, c, n):
     x, t = torch.zeros(2, 1, 2, 2), torch.tensor([5, 5])
@@ -97,6 +159,14 @@ def test_guidance_of_one_asks_the_condition_alone():
 def test_steps_out_of_range_are_one_sentence(steps):
     with pytest.raises(UserError, match=f"^{steps} DDIM steps are not possible: choose 1 to 999"):
         sample(steps=steps)
+
+
+@pytest.mark.parametrize("method", [euler, heun])
+def test_steps_of_a_flow_that_are_out_of_range_are_one_sentence(method):
+    with pytest.raises(UserError, match="^0 (Euler|Heun) steps are not possible: choose 1 to 10000"):
+        transport(method, 0)
+    with pytest.raises(UserError, match="guidance scale of inf"):
+        transport(method, 1, float("inf"))
 
 
 def test_the_most_steps_and_the_fewest_run():

@@ -54,6 +54,7 @@ ALL = Study(
     "all", "Every backbone of these figures",
     tuple(dict.fromkeys(b for s in (FIG03, FIG04A, FIG04B, FIG04C, FIG05, FIG06) for b in s.backbones)),
 )  # fmt: skip
+STUDIES = {study.name: study for study in (FIG03, FIG04A, FIG04B, FIG04C, FIG05, FIG06)}
 
 
 def prompts(tier: str) -> list[str]:

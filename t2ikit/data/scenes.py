@@ -58,7 +58,7 @@ class Scenes(World):
         out = np.empty((len(index), SIDE, SIDE, 3), np.uint8)
         for start in range(0, len(index), 256):
             part = slice(start, start + 256)
-            out[part] = render(sample(self.config, split, index[part]))
+            out[part] = render(self.graphs(split, index[part]))
         return out
 
     def captions(self, split: str, indices: Sequence[int] | np.ndarray, density: str) -> list[str]:
@@ -66,7 +66,7 @@ class Scenes(World):
         index = self.check_indices(split, indices)
         if split == "train" and self.config.caption_noise:
             index = self._swapped(index)
-        return [scenes_captions.caption(d) for d in self._described(split, index, density)]
+        return [scenes_captions.caption(d) for d in self.descriptions(split, index, density)]
 
     def flips(self, split: str, indices: Sequence[int] | np.ndarray, density: str, seed: int = 0) -> list[list[Flip]]:
         """For each index a flip a category that its caption mentions; never of a noised caption."""
@@ -80,13 +80,18 @@ class Scenes(World):
             tuple(BACKGROUNDS)[: self.config.backgrounds],
             self.config.count,
         )
-        scenes, described = self.scenes(split, index), self._described(split, index, density)
+        scenes, described = self.scenes(split, index), self.descriptions(split, index, density)
         return [
             scenes_captions.flips(scene, description, vocabulary, row.tolist())
             for scene, description, row in zip(scenes, described, words, strict=True)
         ]
 
-    def _described(self, split: str, index: np.ndarray, density: str) -> list[scenes_captions.Description]:
+    def descriptions(
+        self, split: str, indices: Sequence[int] | np.ndarray, density: str
+    ) -> list[scenes_captions.Description]:
+        """What each caption says, before any caption noise."""
+        choose("density", density, self.densities)
+        index = self.check_indices(split, indices)
         words = draws(self.config.seed, f"caption {split} {density}", index, scenes_captions.STYLE_WORDS)
         scenes = self.scenes(split, index)
         return [scenes_captions.describe(s, density, row.tolist()) for s, row in zip(scenes, words, strict=True)]

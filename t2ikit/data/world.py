@@ -16,6 +16,7 @@ from t2ikit.errors import UserError, choose
 SPLITS = ("train", "val")
 WORLDS = {
     "scenes": ("t2ikit.data.scenes", "Scenes"),
+    "scenes-enumerated": ("t2ikit.data.scenes_enumerated", "ScenesEnumerated"),
     "pictograms": ("t2ikit.data.pictograms", "Pictograms"),
 }
 
@@ -81,6 +82,6 @@ class World(ABC):
 
 
 def get_world(name: str, **options: object) -> World:
-    """The world called `name` ("scenes", "pictograms"), built with its own options."""
+    """The world called `name`, one of `WORLDS`, built with its own options."""
     module, cls = WORLDS[choose("world", name, WORLDS)]
     return getattr(import_module(module), cls)(**options)

@@ -1,7 +1,9 @@
 """What one sample costs: parameters, and multiply-accumulates counted layer by layer in one pass of shapes alone.
 
-Two conventions, never mixed. `paper`: Linear and Conv layers of one forward pass, attention products left out (it
+Three conventions, never mixed. `paper`: Linear and Conv layers of one forward pass, attention products left out (it
 reproduces paper S, Tables 1 and 2). `exact`: attention products too, FLOPs = 2 × MACs, a training step = 3 × forward.
+`6ND` (paper D): 6 × parameters × tokens, which takes every parameter for one that meets every token; those of adaLN and
+of the time's embedding meet each sample once, so it is also given without them.
 """
 
 from __future__ import annotations
@@ -17,9 +19,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Cost:
-    """Counts for one sample. `macs`, `attn_macs`: paper convention; `flops_*`: exact convention."""
+    """Counts for one sample. `macs`, `attn_macs`: paper convention; `flops_*`: exact; `params*`, `tokens`: 6ND."""
 
     params: int
+    params_per_sample: int  # of `params`, those in Linear layers that are applied once a sample
+    tokens: int
     macs: int
     attn_macs: int
     flops_forward: int
@@ -28,6 +32,10 @@ class Cost:
     def flops_train(self) -> int:
         """One training step: forward, and twice that backward (a stated convention)."""
         return 3 * self.flops_forward
+
+    @property
+    def params_per_token(self) -> int:
+        return self.params - self.params_per_sample
 
 
 @cache
@@ -44,13 +52,14 @@ def cost(spec: BackboneSpec, resolution: int | None = None, text_tokens: int | N
         spec = replace(spec, text_tokens=text_tokens)
     model = spec.build("meta")
     side, tokens = spec.latent_side, spec.text_tokens
-    macs = {
-        name: 0
+    layers = {
+        name: layer
         for name, layer in model.network.named_modules()
         if isinstance(layer, (torch.nn.Linear, torch.nn.Conv2d))
     }
-    for name in macs:
-        model.network.get_submodule(name).register_forward_hook(_layer_hook(macs, name))
+    macs = dict.fromkeys(layers, 0)
+    for name, layer in layers.items():
+        layer.register_forward_hook(_layer_hook(macs, name))
     inputs = {
         "latents": torch.empty(1, spec.latent_channels, side, side, device="meta"),
         "t": torch.empty(1, dtype=torch.long, device="meta"),
@@ -60,8 +69,11 @@ def cost(spec: BackboneSpec, resolution: int | None = None, text_tokens: int | N
     with torch.no_grad(), _shapes_only() as products:
         model(**inputs)
     total = sum(macs.values())
+    once = [layer for name, layer in layers.items() if macs[name] == layer.weight.numel()]
     return Cost(
         params=sum(p.numel() for p in model.parameters()),
+        params_per_sample=sum(p.numel() for layer in once for p in layer.parameters()),
+        tokens=spec.tokens,
         macs=total,
         attn_macs=sum(n for name, n in macs.items() if spec.in_attention(name)),
         flops_forward=2 * (total + products.macs),

@@ -37,6 +37,10 @@ class PixArtSpec(BackboneSpec):
         divides(self, "hidden", self.hidden, "the sines and cosines of two coordinates,", 4)
         divides(self, "latent side", self.latent_side, "patch", self.patch)
 
+    @property
+    def tokens(self) -> int:
+        return (self.latent_side // self.patch) ** 2
+
     def in_attention(self, layer: str) -> bool:
         """Every Linear of the transformer blocks (Table 2 prints no attention GMACs)."""
         return layer.startswith("transformer_blocks.")
@@ -44,6 +48,7 @@ class PixArtSpec(BackboneSpec):
     def _resized(self, tier: Tier) -> dict[str, Any]:
         divides(self, "hidden", self.hidden, "this tier's divisor", tier.width)
         return {
+            "width_divisor": tier.width,
             "hidden": self.hidden // tier.width,
             "depth": shallower(self.depth, tier),
             "heads": tier.pixart_heads or self.heads,

@@ -75,6 +75,12 @@ class BackboneSpec:
         """Height and width of the latents."""
         return self.resolution // self.vae_factor
 
+    @property
+    def tokens(self) -> int:
+        """Tokens of one sample as D counts them: latent cells, or patches of them, and the text's where it is joined
+        to them (padding included)."""
+        return self.latent_side**2
+
     def at(self, tier: str) -> Self:
         """This backbone at a tier of `TIERS`; UserError if it is unknown, if the spec is resized already, or if a
         width does not divide."""
@@ -86,15 +92,8 @@ class BackboneSpec:
             )
         if tier == "paper":
             return self
-        return replace(
-            self,
-            width_divisor=size.width,
-            resolution=size.resolution,
-            vae_factor=size.vae_factor,
-            text_tokens=size.text_tokens,
-            text_width=size.text_width,
-            **self._resized(size),
-        )
+        inputs = {k: getattr(size, k) for k in ("resolution", "vae_factor", "text_tokens", "text_width")}
+        return replace(self, **inputs | self._resized(size))
 
     def build(self, device: str = "cpu", seed: int = 0) -> nn.Module:
         """The module `(latents [B,C,h,w], t [B], states [B,L,W], mask [B,L] bool) -> prediction [B,C,h,w]`, float32.
@@ -125,10 +124,11 @@ class BackboneSpec:
         raise NotImplementedError
 
     def _resized(self, tier: Tier) -> dict[str, Any]:
+        """The fields that `tier` changes besides those of image and text."""
         raise NotImplementedError
 
     def network(self) -> nn.Module:
-        """The bare diffusers module, on the current default device."""
+        """The bare module, on the current default device."""
         raise NotImplementedError
 
     def initialise(self, network: nn.Module) -> None:

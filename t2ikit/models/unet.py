@@ -68,6 +68,7 @@ class UNetSpec(BackboneSpec):
     def _resized(self, tier: Tier) -> dict[str, Any]:
         divides(self, "channels", self.channels, "this tier's divisor", tier.width)
         return {
+            "width_divisor": tier.width,
             "channels": self.channels // tier.width,
             "res_blocks": shallower(self.res_blocks, tier),
             "depth": tuple(shallower(d, tier) for d in self.depth),

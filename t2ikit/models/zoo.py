@@ -1,8 +1,11 @@
-"""Every named backbone: the rows of paper S's Tables 1 and 2 as specs."""
+"""Every named backbone: the rows of paper S's Tables 1 and 2 as specs, and the rungs of ladders by their form."""
 
 from __future__ import annotations
 
-from t2ikit.errors import choose
+from collections.abc import Iterable
+
+from t2ikit.errors import UserError, choose
+from t2ikit.models import ladder
 from t2ikit.models.pixart import PixArtSpec
 from t2ikit.models.spec import BackboneSpec
 from t2ikit.models.unet import HEAD_WIDTH, UNetSpec
@@ -85,22 +88,27 @@ _SPECS: dict[str, BackboneSpec] = {
 
 
 def names() -> list[str]:
-    """The names of all backbones, in the order of the papers' tables."""
+    """The names of all published backbones, in the order of the papers' tables."""
     return list(_SPECS)
 
 
 def spec(name: str) -> BackboneSpec:
-    """The published spec of that name; UserError with the closest name if there is none."""
-    return _SPECS[choose("backbone", name, _SPECS)]
+    """The published spec, or the rung of a ladder, of that name; UserError with the closest name if there is none."""
+    if rung := ladder.rung(name):
+        return rung
+    if choose("backbone", name, [*_SPECS, *ladder.FORMS]) in ladder.FORMS:
+        raise UserError(f"{name} is the form of a name: write numbers, as in {ladder.rungs('incontext')[5]}.")
+    return _SPECS[name]
 
 
-def table(tier: str = "paper") -> list[dict[str, str | int]]:
+def table(tier: str = "paper", of: Iterable[str] = tuple(_SPECS)) -> list[dict[str, str | int]]:
     """Rows `{name, family, params, macs, attn_macs, flops_train}`: integers, one sample, the tier's own image and text.
 
     At "paper": 256 px, 77 text tokens of width 1024 (the T5 row: 120 of 4096).
     """
     rows = []
-    for published in _SPECS.values():
+    for name in of:
+        published = spec(name)
         cost = published.at(tier).cost()
         rows.append(
             {

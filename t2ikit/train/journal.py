@@ -84,11 +84,12 @@ class Journal:
             }
 
     def write_row(self, step: int, status: str) -> None:
-        """Rewrite row.json. `D` is in image tokens (latent cells, or patches of them), C = 6 N D."""
+        """Rewrite row.json. `D` counts `BackboneSpec.tokens`, C = 6 N D; `N_token`, `C_token`: without the parameters
+        that are applied once a sample (adaLN, the time's embedding)."""
         if not self.lease:
             return
         config, cost, images = self.parts.config, self.cost, self.parts.config.batch * step
-        tokens = (self.parts.spec.latent_side // getattr(self.parts.spec, "patch", 1)) ** 2 * images
+        tokens = cost.tokens * images
         self.lease.check()
         runs.write_json(
             self.folder / "row.json",
@@ -103,6 +104,8 @@ class Journal:
                 "N": cost.params,
                 "D": tokens,
                 "C": 6 * cost.params * tokens,
+                "N_token": cost.params_per_token,
+                "C_token": 6 * cost.params_per_token * tokens,
                 "flops_exact": cost.flops_train * images,
                 "flops_paper": 6 * cost.macs * images,
                 "loss": self.loss,

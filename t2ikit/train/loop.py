@@ -153,7 +153,7 @@ class Loop:
         with signalled() as received, self.progress() as bar:
             while True:
                 last = self.step >= self.budget.steps
-                due = last or (self.step > 0 and self.step % self.budget.eval_every == 0)
+                due = last or self.budget.evaluates(self.step)
                 if due and self.journal.evaluated != self.step:
                     self.evaluate()
                 if last:
@@ -178,7 +178,7 @@ class Loop:
         while True:
             total += self.train_step(*self.batch())
             bar.update()
-            marked = self.step % self.budget.log_every == 0 or self.step % self.budget.eval_every == 0
+            marked = self.step % self.budget.log_every == 0 or self.budget.evaluates(self.step)
             if marked or self.step >= self.budget.steps or (received and self.processes == 1):
                 break
         loss, norm = self.accelerator.reduce(total / (self.step - first), "mean").tolist()

@@ -14,12 +14,14 @@ import torch
 import papers_repro
 from t2ikit.errors import UserError
 from t2ikit.models import zoo
+from t2ikit.models.ladder import LADDERS
 
 PUBLISHED = Path(papers_repro.__file__).parent / "scalability" / "published"
 TABLE1, TABLE2 = (
     {row["name"]: row for row in csv.DictReader((PUBLISHED / name).open())} for name in ("table1.csv", "table2.csv")
 )
-SMOKE = ("sd2-c320", "ifxl-c704", "sdxl-td4_4", "pixart-xl2-t5", "pixart-h1024-d56")
+RUNGS = tuple(f"{ladder}-d2-w32" for ladder in LADDERS)
+SMOKE = ("sd2-c320", "ifxl-c704", "sdxl-td4_4", "pixart-xl2-t5", "pixart-h1024-d56", *RUNGS)
 
 
 def numbers(cell):

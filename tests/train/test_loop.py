@@ -237,6 +237,13 @@ def test_more_steps_extend_a_run_bit_for_bit(smoke, whole):
     assert {p: p.stat().st_mtime_ns for p in extended.rglob("*")} == before
 
 
+def test_a_run_is_also_evaluated_at_the_steps_asked_for(smoke):
+    config, budget = smoke(steps=6, eval_every=4, eval_at=[1, 5])
+    folder = train(config, budget)
+    assert [e["step"] for e in log_of(folder) if "val_loss" in e] == [1, 4, 5, 6]
+    assert sorted(weights_of(folder)) == [f"step-{n:08d}.safetensors" for n in (1, 4, 5, 6)]
+
+
 def test_an_evaluation_that_was_lost_is_made_up(smoke, whole, home):
     """Killed between the last checkpoint and its evaluation."""
     config, budget = smoke(steps=2)

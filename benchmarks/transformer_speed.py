@@ -1,0 +1,85 @@
+"""Training speed of our own transformers at tier tiny, in one run: `python -m benchmarks.transformer_speed`.
+
+fp32            eager: the peer that the ratios are against
+bf16 compiled   autocast and torch.compile, as `precision=bf16 compile=true` trains
+fused attention the same with torch's fused attention in bf16 in place of `t2ikit.models.dit.attend`
+
+A step is forward, backward and AdamW over a batch that lies in memory, on one thread. Printed are images per second of
+CPU time, so that a busy machine changes little; the contenders take turns, and medians are over rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from unittest.mock import patch
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+from t2ikit.models import dit, zoo
+from t2ikit.objectives import RectifiedFlow, sample_losses
+
+
+def step_of(name: str, batch: int, bf16: bool, fused: bool):
+    """One training step of the backbone as a function; compiled where `bf16`."""
+    spec, objective = zoo.spec(name).at("tiny"), RectifiedFlow()
+    model, generator = spec.build(), torch.Generator().manual_seed(0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+    shape = (batch, spec.latent_channels, spec.latent_side, spec.latent_side)
+    x0, noise = (torch.randn(shape, generator=generator) for _ in range(2))
+    states = torch.randn(batch, spec.text_tokens, spec.text_width, generator=generator)
+    words = torch.randint(3, spec.text_tokens + 1, (batch, 1), generator=generator)
+    mask, t = torch.arange(spec.text_tokens) < words, objective.timesteps(torch.rand(batch, generator=generator))
+    forward, attend = torch.compile(model) if bf16 else model, fused_attention if fused else dit.attend
+
+    def step() -> None:
+        with patch.object(dit, "attend", attend), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            loss = sample_losses(forward, objective, x0, noise, t, states, mask).mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return step
+
+
+def fused_attention(q, k, v, mask):
+    return scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backbones", nargs="+", default=["incontext-d6-w160", "crossattn-d4-w160"])
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=4)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    for name in args.backbones:
+        kinds = {"fp32": (False, False), "bf16 compiled": (True, False), "fused attention": (True, True)}
+        contenders = {kind: step_of(name, args.batch, *how) for kind, how in kinds.items()}
+        rates: dict[str, list[float]] = {kind: [] for kind in contenders}
+        for number in range(args.rounds + 1):
+            for kind, step in contenders.items():
+                start = time.process_time()
+                for _ in range(args.steps):
+                    step()
+                if number:  # the first round warms up
+                    rates[kind].append(args.steps * args.batch / (time.process_time() - start))
+        cost = zoo.spec(name).at("tiny").cost()
+        middle = {kind: statistics.median(rate) for kind, rate in rates.items()}
+        found = {
+            "backbone": name,
+            "params": cost.params,
+            "batch": args.batch,
+            "images_per_cpu_second": {kind: round(rate, 1) for kind, rate in middle.items()},
+            "over_fp32": {kind: round(rate / middle["fp32"], 2) for kind, rate in middle.items()},
+            "gflops_per_cpu_second": {k: round(r * cost.flops_train / 1e9, 1) for k, r in middle.items()},
+        }
+        print(json.dumps(found, indent=1), flush=True)
+
+
+if __name__ == "__main__":
+    main()
