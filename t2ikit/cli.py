@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -43,7 +44,17 @@ def main() -> None:
         code = fail(error.format_message(), 2)
     except (typer.Abort, KeyboardInterrupt):
         code = fail("Interrupted: run the same command again to go on.", 130)
+    finally:
+        drop_unread()
     sys.exit(code)
+
+
+def drop_unread() -> None:
+    """Flush stdout, into nothing if its reader has stopped (`| head`): at exit Python would complain of it."""
+    try:
+        sys.__stdout__.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())
 
 
 def fail(message: object, code: int) -> int:
