@@ -87,7 +87,7 @@ def _of_points(bent: Curvature, claimed: bool) -> list[dict]:
         text = f"{len(problem.x)} points of {problem.clusters.max() + 1} runs: intervals count runs, not points."
         found.append(finding("clusters", "note", text))
     if not claimed:
-        text = "Simulations do not back 95% coverage for such a table (few points or uneven noise): a guide."
+        text = "Simulations do not back 95% coverage for such a table (few points or runs, uneven noise): a guide."
         found.append(finding("coverage", "warning", text))
     return found
 

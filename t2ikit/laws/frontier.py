@@ -51,7 +51,6 @@ def fit_frontier(
     *,
     maximise: bool,
     runs: np.ndarray | None = None,  # [n] labels of the learning curves
-    level: float = 0.95,
     x_label: str = "C (FLOPs)",
     y_label: str = "score",
 ) -> FrontierFit:
@@ -68,7 +67,7 @@ def fit_frontier(
                         "evaluate the curves at more steps.")  # fmt: skip
     labels = None if runs is None else np.asarray(runs).astype(str)[index]
     curves = len(index) if labels is None else len(np.unique(labels))
-    law = fit_power(cost[index], score[index], runs=labels if curves >= LEAST_POINTS else None, level=level,
+    law = fit_power(cost[index], score[index], runs=labels if curves >= LEAST_POINTS else None,
                     x_label=x_label, y_label=y_label)  # fmt: skip
     audit = [*law.audit, finding(
         "frontier", "note",

@@ -6,6 +6,7 @@ from __future__ import annotations
 import numpy as np
 
 from t2ikit.errors import UserError
+from t2ikit.laws.intervals import LEVEL
 from t2ikit.laws.isoflop import group_budgets
 from t2ikit.laws.power import LEAST_POINTS, fit_power
 from t2ikit.laws.surface import SurfaceFit, fit_surface
@@ -18,7 +19,6 @@ def hold_out_largest(
     *,
     C: np.ndarray | None = None,  # FLOPs, [n]; None = 6ND
     runs: np.ndarray | None = None,
-    level: float = 0.95,
 ) -> dict:
     """Fit the surface without the largest budget (points within 10% of each other in C) and predict its points.
 
@@ -33,7 +33,7 @@ def hold_out_largest(
     if last < 1:
         raise UserError("All points are of one budget (C within 10%): nothing is left to predict; add budgets.")
     out = labels == last
-    fit = fit_surface(N[~out], D[~out], loss[~out], runs=None if runs is None else runs[~out], resamples=0, level=level)
+    fit = fit_surface(N[~out], D[~out], loss[~out], runs=None if runs is None else runs[~out], resamples=0)
     best = int(np.flatnonzero(out)[np.argmin(loss[out])])
     actual, predicted = float(loss[best]), float(fit.huber.predict(N[best], D[best]))
     budgets = np.array([np.exp(np.log(c[labels == k]).mean()) for k in range(last + 1)])
@@ -41,7 +41,7 @@ def hold_out_largest(
     curve = None
     if last >= LEAST_POINTS:
         curve = float(fit_power(budgets[:-1], earlier).predict(budgets[-1]))
-    return _predict(fit, N[out], D[out], loss[out], level) | {
+    return _predict(fit, N[out], D[out], loss[out]) | {
         "C": float(budgets[-1]), "decades_beyond": float(np.log10(c[out].min() / c[~out].max())),
         "best_loss": actual, "best_predicted": predicted,
         "baseline_last_budget": float(earlier[-1]), "baseline_power_law": curve,
@@ -50,22 +50,22 @@ def hold_out_largest(
     }  # fmt: skip
 
 
-def leave_one_model_out(N: np.ndarray, D: np.ndarray, loss: np.ndarray, *, level: float = 0.95) -> list[dict]:
+def leave_one_model_out(N: np.ndarray, D: np.ndarray, loss: np.ndarray) -> list[dict]:
     """Fit the surface without each model in turn (the points of one N) and predict its points."""
     N, D, loss = (np.asarray(values, float).ravel() for values in (N, D, loss))
     results = []
     for model in np.unique(N):
         out = model == N
-        fit = fit_surface(N[~out], D[~out], loss[~out], resamples=0, level=level)
-        results.append({"model": float(model), "n": int(out.sum())} | _predict(fit, N[out], D[out], loss[out], level))
+        fit = fit_surface(N[~out], D[~out], loss[~out], resamples=0)
+        results.append({"model": float(model), "n": int(out.sum())} | _predict(fit, N[out], D[out], loss[out]))
     return results
 
 
-def hold_out_power(x: np.ndarray, y: np.ndarray, *, level: float = 0.95, offset: bool = False) -> dict:
+def hold_out_power(x: np.ndarray, y: np.ndarray, *, offset: bool = False) -> dict:
     """The same for a power law: fit without the largest x and predict it."""
     x, y = np.asarray(x, float).ravel(), np.asarray(y, float).ravel()
     out = x == x.max()
-    fit = fit_power(x[~out], y[~out], offset=offset, level=level)
+    fit = fit_power(x[~out], y[~out], offset=offset)
     low, high = fit.band(float(x.max()), new_point=True)
     predicted, actual = float(fit.predict(x.max())), y[out]
     last = float(y[~out][x[~out] == x[~out].max()].mean())
@@ -77,13 +77,13 @@ def hold_out_power(x: np.ndarray, y: np.ndarray, *, level: float = 0.95, offset:
     }  # fmt: skip
 
 
-def _predict(fit: SurfaceFit, n: np.ndarray, d: np.ndarray, loss: np.ndarray, level: float) -> dict:
-    low, high = np.array([fit.huber.prediction_interval(*at, level) for at in zip(n, d, strict=True)]).T
+def _predict(fit: SurfaceFit, n: np.ndarray, d: np.ndarray, loss: np.ndarray) -> dict:
+    low, high = np.array([fit.huber.prediction_interval(*at) for at in zip(n, d, strict=True)]).T
     predicted = fit.huber.predict(n, d)
     names, rows = ("N", "D", "loss", "predicted", "low", "high"), np.stack([n, d, loss, predicted, low, high], 1)
     return {
         "points": len(loss), "fitted_on": fit.n, "error": float(np.mean(np.abs(predicted / loss - 1))),
-        "covered": float(np.mean((low <= loss) & (loss <= high))), "level": level,
+        "covered": float(np.mean((low <= loss) & (loss <= high))), "level": LEVEL,
         "predictions": [dict(zip(names, row, strict=True)) for row in rows.tolist()],
     }  # fmt: skip
 

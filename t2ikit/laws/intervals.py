@@ -10,6 +10,8 @@ from scipy.special import ndtr, stdtr, stdtrit
 
 from t2ikit.errors import UserError
 
+LEVEL = 0.95  # of every interval
+
 
 def t_quantile(level: float, dof: float) -> float:
     """Two-sided Student quantile: t with P(|T| ≤ t) = level; its square is the quantile of F(1, dof)."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from t2ikit.errors import UserError
 from t2ikit.laws import checks
-from t2ikit.laws.intervals import fieller, t_quantile
+from t2ikit.laws.intervals import LEVEL, fieller, t_quantile
 from t2ikit.laws.points import prepare
 from t2ikit.laws.power import LEAST_POINTS, PowerFit, fit_power
 from t2ikit.laws.result import Result, finding, shown
@@ -86,7 +86,6 @@ def fit_isoflop(
     D: np.ndarray | None = None,  # tokens, [n], for the surface; None = C / 6N
     steps: np.ndarray | None = None,  # [n] optimiser steps; points with fewer than min_steps are left out and flagged
     min_steps: int = MIN_STEPS,
-    level: float = 0.95,
     seed: int = 0,
     resamples: int = 4000,  # of the surface's bootstrap
     surface: bool = True,
@@ -107,11 +106,11 @@ def fit_isoflop(
     if most < 3:
         raise UserError(f"No budget has three model sizes ({len(groups)} budgets of at most {most}): a parabola needs "
                         "five sizes at the same C (FLOPs, within 10%); fit `surface` instead.")  # fmt: skip
-    budgets = [_budget(C[g], N[g], D[g], loss[g], trained[g], min_steps, level) for g in groups]
+    budgets = [_budget(C[g], N[g], D[g], loss[g], trained[g], min_steps) for g in groups]
     audit, fitted = [], None
     if surface:
         try:
-            fitted = fit_surface(N[trained], D[trained], loss[trained], seed=seed, resamples=resamples, level=level)
+            fitted = fit_surface(N[trained], D[trained], loss[trained], seed=seed, resamples=resamples)
             fitted.audit.extend(checks.of_surface(fitted))
             budgets = [_beside(budget, fitted) for budget in budgets]
         except UserError as error:
@@ -120,14 +119,14 @@ def fit_isoflop(
     laws: list[PowerFit | None] = [None, None, None]
     if len(good) >= LEAST_POINTS:
         c, vertex, floor = (np.array([getattr(budget, name) for budget in good]) for name in ("C", "N_opt", "loss"))
-        laws = [fit_power(c, values, x_label="C (FLOPs)", y_label=label, level=level)
+        laws = [fit_power(c, values, x_label="C (FLOPs)", y_label=label)
                 for values, label in ((vertex, "N_opt (parameters)"), (c / (6 * vertex), "D_opt (tokens)"),
                                       (floor, "loss at N_opt"))]  # fmt: skip
         audit = [line for line in laws[0].audit if line["check"] != "range"] + audit
     return IsoflopFit(budgets, *laws, fitted, _audit(budgets, good, laws[0], fitted) + audit, len(C))
 
 
-def _budget(C, N, D, loss, trained, min_steps: int, level: float) -> Budget:
+def _budget(C, N, D, loss, trained, min_steps: int) -> Budget:
     flags = []
     if not trained.all():
         flags.append(f"{int((~trained).sum())} point(s) below {min_steps} steps left out")
@@ -151,7 +150,7 @@ def _budget(C, N, D, loss, trained, min_steps: int, level: float) -> Budget:
         depth = float(c[0] + c[1] * vertex + c[2] * vertex**2)
         dof, residual = len(u) - 3, loss - design @ c
         if dof > 0:
-            covariance, t = inverse * float(residual @ residual) / dof, t_quantile(level, dof)
+            covariance, t = inverse * float(residual @ residual) / dof, t_quantile(LEVEL, dof)
             if c[2] <= t * np.sqrt(covariance[2, 2]):
                 flags.append("curvature interval includes 0")
             turn = np.array([[0, -1, 0], [0, 0, 2.0]])

@@ -7,7 +7,7 @@ import numpy as np
 
 from t2ikit.errors import UserError
 from t2ikit.laws import batch
-from t2ikit.laws.intervals import t_quantile
+from t2ikit.laws.intervals import LEVEL, t_quantile
 from t2ikit.laws.profile import curvature
 from t2ikit.laws.surface import SurfaceFit
 
@@ -17,26 +17,20 @@ def next_runs(
     *,
     allowance: float,  # FLOPs that one run may cost
     target: float,  # FLOPs at which N_opt is wanted
-    candidates: tuple[np.ndarray, np.ndarray] | None = None,  # (N, D); None: a grid around the points
     top: int = 5,
 ) -> list[dict]:
     """The `top` runs, best first: N, D, C, and the interval of log N_opt at `target` before and after as factors (1.3:
     from ÷1.3 to ×1.3), for noise as the fit measured it; C = 6ND ≤ allowance.
 
-    The default grid stays within the N, D and D/N seen so far: where the law was not tested, its derivatives are no
+    Candidates stay within the N, D and D/N seen so far: where the law was not tested, its derivatives are no
     guide, and extremes would be chosen for being extreme. docs/laws_nextrun.md measures what the choice saves, and
     what a law that does not fit takes away from it.
     """
     fit.huber.require_optimum()
-    n, d = _grid(fit, allowance) if candidates is None else (np.asarray(values, float) for values in candidates)
+    n, d = _grid(fit, allowance)
     cost = 6 * n * d
-    within = cost <= allowance * (1 + 1e-9)
-    if not within.any():
-        cheapest = f" (the cheapest: {cost.min():.3g})" if len(cost) else ""
-        raise UserError(f"No candidate costs at most {allowance:.3g} FLOPs{cheapest}: raise the allowance.")
-    n, d, cost = n[within], d[within], cost[within]
     variances, dof, before = after_one_more(fit, n, d, target)
-    quantile = t_quantile(0.95, dof)
+    quantile = t_quantile(LEVEL, dof)
     order = np.lexsort([cost, variances])[:top]
     return [
         {"N": float(n[i]), "D": float(d[i]), "C": float(cost[i]),
@@ -71,4 +65,6 @@ def _grid(fit: SurfaceFit, allowance: float) -> tuple[np.ndarray, np.ndarray]:
     n, m = (grid.ravel() for grid in np.meshgrid(sizes, ratios, indexing="ij"))
     d = np.minimum(n * m, allowance / (6 * n))
     keep = (d >= ratios[0] * n * (1 - 1e-9)) & (d >= fit.D.min() * (1 - 1e-9))
+    if not keep.any():
+        raise UserError(f"No run near the given points costs at most {allowance:.3g} FLOPs: raise the allowance.")
     return n[keep], d[keep]

@@ -8,7 +8,7 @@ import numpy as np
 
 from t2ikit.errors import UserError, choose
 from t2ikit.laws import batch, checks
-from t2ikit.laws.intervals import exp
+from t2ikit.laws.intervals import LEVEL, exp
 from t2ikit.laws.points import prepare
 from t2ikit.laws.profile import ROBUST_FROM, Curvature, Problem, best_fit
 from t2ikit.laws.result import Result, shown
@@ -24,7 +24,7 @@ METHODS = {
 
 @dataclass(frozen=True)
 class PowerFit(Result):
-    """y = coefficient·x^exponent + offset. `low`, `high`: the exponent's interval at `level` (None: unbounded)."""
+    """y = coefficient·x^exponent + offset. `low`, `high`: the exponent's interval (None: unbounded)."""
 
     coefficient: float
     exponent: float
@@ -37,7 +37,7 @@ class PowerFit(Result):
     residuals: str
     interval_method: str
     claimed: bool  # docs/laws_coverage.md measured 93-97% for such a table
-    level: float
+    level: float  # 0.95
     x_label: str = field(repr=False)  # name with unit
     y_label: str = field(repr=False)
     x: np.ndarray = field(repr=False)
@@ -55,7 +55,7 @@ class PowerFit(Result):
 
     def band(self, x: float, *, new_point: bool = False) -> tuple[float, float]:
         """Interval of the law at `x`; with `new_point`, of one more measurement there (wider by the noise)."""
-        return self.curvature.band(np.log(x) - self.centre, 0.0, self.level, new_point=new_point)
+        return self.curvature.band(np.log(x) - self.centre, 0.0, new_point=new_point)
 
     def as_dict(self) -> dict:
         form = f"{self.y_label} = coefficient * ({self.x_label})^exponent + offset"
@@ -71,7 +71,6 @@ def fit_power(
     offset: bool = False,  # fit c ≥ 0 as well; a > 0 always
     weights: np.ndarray | None = None,  # [n] relative precisions
     runs: np.ndarray | None = None,  # [n] labels; the points of one run are one cluster
-    level: float = 0.95,
     x_label: str = "x",
     y_label: str = "y",
 ) -> PowerFit:
@@ -90,7 +89,7 @@ def fit_power(
     u = np.log(x) - centre
     free = np.array([True, False, offset, True, False])
     problem = Problem(u, np.zeros_like(u), y, w, np.inf, residuals == "raw", free, clusters)
-    bent, found, _ = best_fit(problem, _starts(u, y, offset), [2, 3] if offset else [3], level)
+    bent, found, _ = best_fit(problem, _starts(u, y, offset), [2, 3] if offset else [3])
     theta, (low, high) = bent.theta, found[3]
     floor = None
     if offset:
@@ -98,8 +97,8 @@ def fit_power(
     fit = PowerFit(
         coefficient=exp(theta[0] + theta[3] * centre), exponent=float(-theta[3]),
         offset=exp(theta[2]) if offset else None, low=None if high is None else -high,
-        high=None if low is None else -low, offset_interval=floor, n=len(x), residuals=residuals, level=level,
-        coefficient_interval=tuple(exp(end) for end in bent.wald(np.array([1, 0, 0, centre, 0.0]), level)),
+        high=None if low is None else -low, offset_interval=floor, n=len(x), residuals=residuals, level=LEVEL,
+        coefficient_interval=tuple(exp(end) for end in bent.wald(np.array([1, 0, 0, centre, 0.0]))),
         interval_method=METHODS[bent.kind],
         claimed=not offset if clusters is not None else not bent.uneven or len(x) >= ROBUST_FROM,
         x_label=x_label, y_label=y_label, x=x, y=y, curvature=bent, centre=centre,

@@ -9,6 +9,7 @@ import numpy as np
 
 from t2ikit.laws import batch
 from t2ikit.laws.intervals import (
+    LEVEL,
     cluster_variance,
     exp,
     gram_inverse,
@@ -96,24 +97,24 @@ class Curvature:
         noise = float(self.pseudo @ self.pseudo) / problem.dof
         return float(contrast @ self.inverse @ contrast) * noise, float(problem.dof)
 
-    def half_width(self, contrast: np.ndarray, level: float, more: float = 0.0) -> float:
+    def half_width(self, contrast: np.ndarray, more: float = 0.0) -> float:
         """Half of the interval of contrast·θ̂ plus something of variance `more`."""
         variance, dof = self.variance(contrast)
-        return t_quantile(level, dof) * float(np.sqrt(variance + more))
+        return t_quantile(LEVEL, dof) * float(np.sqrt(variance + more))
 
-    def wald(self, contrast: np.ndarray, level: float) -> tuple[float, float]:
-        half, centre = self.half_width(contrast, level), float(contrast @ self.theta)
+    def wald(self, contrast: np.ndarray) -> tuple[float, float]:
+        half, centre = self.half_width(contrast), float(contrast @ self.theta)
         return centre - half, centre + half
 
-    def band(self, x: float, y: float, level: float, *, new_point: bool) -> tuple[float, float]:
+    def band(self, x: float, y: float, *, new_point: bool) -> tuple[float, float]:
         """Interval of the prediction at centred logs (x, y); with `new_point`, of one more measurement there."""
         fitted, slope = batch.jacobian(self.theta, np.array([x]), np.array([y]))
         slope, centre = np.where(self.problem.free, slope[0], 0.0), float(fitted[0])
         more = self.spread**2 if new_point else 0.0
         if self.problem.additive:
-            half = self.half_width(slope, level, more)
+            half = self.half_width(slope, more)
             return centre - half, centre + half
-        half = self.half_width(slope / centre, level, more)
+        half = self.half_width(slope / centre, more)
         return centre * exp(-half), centre * exp(half)
 
 
@@ -158,7 +159,7 @@ def unequal_noise(problem: Problem, residual: np.ndarray) -> dict:
 
 
 def best_fit(
-    problem: Problem, starts: np.ndarray, indices: list[int], level: float
+    problem: Problem, starts: np.ndarray, indices: list[int]
 ) -> tuple[Curvature, dict[int, tuple[float | None, float | None]], bool]:
     """The optimum from `starts` [S, 5], the intervals of the parameters `indices`, and whether it converged. A lower
     point met while profiling becomes the next start."""
@@ -167,9 +168,9 @@ def best_fit(
         best = int(np.argmin(fits.objective))
         bent = curvature(problem, fits.theta[best], float(fits.objective[best]))
         if bent.kind != "profile":
-            found, better = {j: bent.wald(np.eye(5)[j], level) for j in indices}, None
+            found, better = {j: bent.wald(np.eye(5)[j]) for j in indices}, None
         else:
-            found, better = profile(bent, indices, level)
+            found, better = profile(bent, indices)
         if better is None:
             break
         starts = np.stack([better, bent.theta])
@@ -177,7 +178,7 @@ def best_fit(
 
 
 def profile(
-    bent: Curvature, indices: list[int], level: float
+    bent: Curvature, indices: list[int]
 ) -> tuple[dict[int, tuple[float | None, float | None]], np.ndarray | None]:
     """Where the objective, minimised over the other parameters, rises by F(1, dof)'s quantile: {index: (low, high)}.
 
@@ -185,7 +186,7 @@ def profile(
     sides are searched together: steps outward until the rise is too large, then by the chord of its root.
     """
     problem, theta = bent.problem, bent.theta
-    t = t_quantile(level, problem.dof)
+    t = t_quantile(LEVEL, problem.dof)
     goal, size = t * np.sqrt(bent.unit), float(np.mean(problem.loss**2)) if problem.additive else 1.0
     if goal**2 <= 1e-29 * len(problem.x) * size:  # noise-free data: nothing to profile
         return {j: (float(theta[j]), float(theta[j])) for j in indices}, None

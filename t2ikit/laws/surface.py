@@ -10,11 +10,12 @@ import numpy as np
 from scipy.special import expit
 
 from t2ikit.errors import UserError
-from t2ikit.laws.intervals import bootstrap_counts, exp
+from t2ikit.laws.intervals import LEVEL, bootstrap_counts, exp
 from t2ikit.laws.points import prepare
 from t2ikit.laws.profile import Curvature, Problem, best_fit
 from t2ikit.laws.result import Result, shown
 
+DELTA = 1e-3  # of Huber's function, on log residuals
 LEAST_POINTS = 7  # five parameters and two degrees of freedom
 METHODS = {
     "profile": "profile against F(1, n - 5) for alpha, beta, E; delta method with t(n - 5) for A, B, a",
@@ -25,7 +26,7 @@ METHODS = {
 
 @dataclass(frozen=True)
 class Estimate:
-    """One way of fitting. Intervals are 95% (`level`); `bootstrap` is the percentile bootstrap over points or runs."""
+    """One way of fitting. Intervals are 95%; `bootstrap` is the percentile bootstrap over points or runs."""
 
     A: float
     B: float
@@ -65,9 +66,9 @@ class Estimate:
             raise UserError(f"The fitted loss does not fall with both N and D (alpha {self.alpha:.3g}, beta "
                             f"{self.beta:.3g}): there is no optimum; add runs, or read the fit's audit.")  # fmt: skip
 
-    def n_opt_interval(self, c: float, level: float = 0.95) -> tuple[float, float]:
+    def n_opt_interval(self, c: float) -> tuple[float, float]:
         """Interval of N_opt at `c` FLOPs, by the delta method in logs with Student's t."""
-        half, centre = self.curvature.half_width(self.n_opt_slope(c), level), np.log(float(self.n_opt(c)))
+        half, centre = self.curvature.half_width(self.n_opt_slope(c)), np.log(float(self.n_opt(c)))
         return exp(centre - half), exp(centre + half)
 
     def n_opt_slope(self, c: float) -> np.ndarray:
@@ -79,12 +80,10 @@ class Estimate:
         return np.array([1 / total, -1 / total, 0.0, (1 / alpha + x0) / total - top / total**2,
                          (-1 / beta - y0 + np.log(c / 6)) / total - top / total**2])  # fmt: skip
 
-    def prediction_interval(
-        self, n: float, d: float, level: float = 0.95, *, new_run: bool = True
-    ) -> tuple[float, float]:
+    def prediction_interval(self, n: float, d: float, *, new_run: bool = True) -> tuple[float, float]:
         """Where the loss of one new run at (n, d) lies: variance of the law there plus that of a single run (the law's
         alone without `new_run`)."""
-        return self.curvature.band(np.log(n) - self.centre[0], np.log(d) - self.centre[1], level, new_point=new_run)
+        return self.curvature.band(np.log(n) - self.centre[0], np.log(d) - self.centre[1], new_point=new_run)
 
     def as_dict(self) -> dict:
         kind = "raw (additive noise)" if self.curvature.problem.additive else "log (multiplicative noise)"
@@ -125,8 +124,6 @@ def fit_surface(
     runs: np.ndarray | None = None,  # [n] labels; the points of one run are one cluster in every interval
     seed: int = 0,  # of the bootstrap
     resamples: int = 4000,  # 0 skips the bootstrap
-    delta: float = 1e-3,
-    level: float = 0.95,
 ) -> SurfaceFit:
     """Fit the surface by Huber in logs and by variable projection. Order of rows changes no digit.
 
@@ -144,8 +141,8 @@ def fit_surface(
     starts = projection_starts(x, y, losses, w)
     estimates = []
     for additive in (False, True):
-        problem = Problem(x, y, losses, w, delta, additive, np.ones(5, bool), clusters)
-        estimates.append(_estimate(problem, starts, centre, seed, resamples, level))
+        problem = Problem(x, y, losses, w, DELTA, additive, np.ones(5, bool), clusters)
+        estimates.append(_estimate(problem, starts, centre, seed, resamples))
     return SurfaceFit(*estimates, n=len(w), N=n, D=d, loss=losses)
 
 
@@ -173,21 +170,21 @@ def projection_starts(x: np.ndarray, y: np.ndarray, loss: np.ndarray, w: np.ndar
     return np.array(sorted(found))[:24, 1:]
 
 
-def _estimate(problem: Problem, starts: np.ndarray, centre: tuple, seed: int, resamples: int, level: float) -> Estimate:
+def _estimate(problem: Problem, starts: np.ndarray, centre: tuple, seed: int, resamples: int) -> Estimate:
     if not problem.additive:  # least squares in logs first: Huber with a small δ is nearly L1 and has more local minima
         starts = np.concatenate([starts, problem.solve(starts, delta=np.inf).theta])
-    bent, found, converged = best_fit(problem, starts, [2, 3, 4], level)
+    bent, found, converged = best_fit(problem, starts, [2, 3, 4])
     theta, (x0, y0) = bent.theta, centre
     intervals = {
-        "A": _exp(bent.wald(np.array([1, 0, 0, x0, 0.0]), level)),
-        "B": _exp(bent.wald(np.array([0, 1, 0, 0, y0]), level)),
-        "E": _exp(found[2]), "alpha": found[3], "beta": found[4], "a": _allocation(bent, level),
+        "A": _exp(bent.wald(np.array([1, 0, 0, x0, 0.0]))),
+        "B": _exp(bent.wald(np.array([0, 1, 0, 0, y0]))),
+        "E": _exp(found[2]), "alpha": found[3], "beta": found[4], "a": _allocation(bent),
     }  # fmt: skip
     share, bootstrap = 1.0, {}
     if resamples:
         counts = bootstrap_counts(len(problem.x), resamples, seed, problem.clusters)
         rows = problem.solve(theta, weights=counts if np.all(problem.weights == 1) else counts * problem.weights)
-        share, bootstrap = float(rows.converged.mean()), _percentiles(rows.theta, centre, level)
+        share, bootstrap = float(rows.converged.mean()), _percentiles(rows.theta, centre)
     return Estimate(
         A=exp(theta[0] + theta[3] * x0), B=exp(theta[1] + theta[4] * y0), E=exp(theta[2]), alpha=float(theta[3]),
         beta=float(theta[4]), objective=bent.objective, intervals=intervals, bootstrap=bootstrap,
@@ -210,19 +207,19 @@ def _exp(pair: tuple[float | None, float | None]) -> tuple[float, float | None]:
     return (0.0 if low is None else exp(low)), (top if np.isfinite(top) else None)
 
 
-def _allocation(bent: Curvature, level: float) -> tuple[float, float]:
+def _allocation(bent: Curvature) -> tuple[float, float]:
     """Interval of a = β/(α + β): Student's t on log(β/α), then the logistic function."""
     alpha, beta = bent.theta[3], bent.theta[4]
     if alpha <= 0 or beta <= 0:
         return float("nan"), float("nan")
-    half = bent.half_width(np.array([0, 0, 0, -1 / alpha, 1 / beta]), level)
+    half = bent.half_width(np.array([0, 0, 0, -1 / alpha, 1 / beta]))
     return tuple(float(expit(np.log(beta / alpha) + sign * half)) for sign in (-1, 1))
 
 
-def _percentiles(draws: np.ndarray, centre: tuple[float, float], level: float) -> dict[str, tuple[float, float]]:
+def _percentiles(draws: np.ndarray, centre: tuple[float, float]) -> dict[str, tuple[float, float]]:
     a, b, e, alpha, beta = draws.T
     logs = {"A": a + alpha * centre[0], "B": b + beta * centre[1], "E": e}
     named = {name: np.exp(np.clip(values, -700, 700)) for name, values in logs.items()}
     named |= {"alpha": alpha, "beta": beta, "a": beta / (alpha + beta)}
-    ends = [50 * (1 - level), 50 * (1 + level)]
+    ends = [50 * (1 - LEVEL), 50 * (1 + LEVEL)]
     return {name: tuple(np.percentile(values, ends).tolist()) for name, values in named.items()}

@@ -65,8 +65,8 @@ class Moments:
 def frechet_distance(mu1: np.ndarray, cov1: np.ndarray, mu2: np.ndarray, cov2: np.ndarray) -> float:
     """|μ₁ − μ₂|² + tr(Σ₁ + Σ₂ − 2 (Σ₁Σ₂)^½) of two Gaussians (Dowson and Landau 1982), in float64.
 
-    With Σ₁ = FFᵀ (Cholesky with pivoting) the eigenvalues of Σ₁Σ₂ are those of the symmetric FᵀΣ₂F: real, not below
-    zero but for rounding, and found by `eigvalsh`. A covariance of rank r < d is allowed and makes F only [d, r]; the
+    With Σ₁ = FFᵀ (Cholesky) the eigenvalues of Σ₁Σ₂ are those of the symmetric FᵀΣ₂F: real, not below zero but for
+    rounding, and found by `eigvalsh`. A covariance of rank r < d is allowed (Cholesky with pivots, F of [d, r]); the
     distance is then finite, and exact to about d · 1e-8 of the covariances' scale: a zero's rounding under the root.
     """
     mu1, mu2, cov1, cov2 = (np.asarray(a, dtype=np.float64) for a in (mu1, mu2, cov1, cov2))
@@ -76,12 +76,13 @@ def frechet_distance(mu1: np.ndarray, cov1: np.ndarray, mu2: np.ndarray, cov2: n
         raise UserError(f"Means and covariances have shapes {shapes}: they must be [d], [d, d], [d] and [d, d].")
     if not all(np.isfinite(a).all() for a in (mu1, cov1, mu2, cov2)):
         raise UserError("A mean or a covariance holds NaN or infinity: compute the features of those images again.")
-    factor, pivots, rank, _ = dpstrf(cov1, lower=1)
-    root = np.empty((d, rank))
-    root[pivots - 1] = np.tril(factor)[:, :rank]
-    root, other = torch.from_numpy(root), torch.from_numpy(cov2)
-    product = root.T @ ((other + other.T) / 2) @ root
-    both = torch.linalg.eigvalsh(product).clamp(min=0).sqrt().sum().item() if rank else 0.0
+    root, failed = torch.linalg.cholesky_ex(torch.tensor(cov1))
+    if failed:  # singular: as many columns as its rank
+        factor, pivots, rank, _ = dpstrf(cov1, lower=1)
+        root = torch.empty(d, rank, dtype=torch.float64)
+        root[pivots - 1] = torch.from_numpy(np.tril(factor)[:, :rank])
+    product = root.T @ torch.tensor((cov2 + cov2.T) / 2) @ root
+    both = torch.linalg.eigvalsh(product).clamp(min=0).sqrt().sum().item() if len(product) else 0.0
     return float((mu1 - mu2) @ (mu1 - mu2) + np.trace(cov1) + np.trace(cov2) - 2 * both)
 
 

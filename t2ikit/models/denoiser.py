@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from t2ikit.models.attention import quick_attention
+
 
 def timestep(t: Tensor) -> Tensor:
     """Integer timesteps 0…999 as they are; float flow times 0…1 times 1000, as diffusers' flow pipelines feed them."""
@@ -13,30 +15,34 @@ def timestep(t: Tensor) -> Tensor:
 
 
 class Denoiser(nn.Module):
-    """A network that takes this call itself, with timesteps 0…1000."""
+    """A network that takes this call itself, with timesteps 0…1000; `predict` is what the others do instead."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, latents: Tensor, t: Tensor, states: Tensor, mask: Tensor | None = None) -> Tensor:
-        return self.network(latents, timestep(t), states, mask)
+        with quick_attention(latents):
+            return self.predict(latents, timestep(t), states, mask)
+
+    def predict(self, latents: Tensor, t: Tensor, states: Tensor, mask: Tensor | None) -> Tensor:
+        return self.network(latents, t, states, mask)
 
 
 class UNetDenoiser(Denoiser):
     """A UNet2DConditionModel. `mask` is not used: LDM, SD2 and SDXL attend to the padding tokens as well."""
 
-    def forward(self, latents: Tensor, t: Tensor, states: Tensor, mask: Tensor | None = None) -> Tensor:
-        return self.network(latents, timestep(t), states, return_dict=False)[0]
+    def predict(self, latents: Tensor, t: Tensor, states: Tensor, mask: Tensor | None) -> Tensor:
+        return self.network(latents, t, states, return_dict=False)[0]
 
 
 class PixArtDenoiser(Denoiser):
     """A PixArtTransformer2DModel. `mask` [B, L], true on words, keeps padding out of cross-attention."""
 
-    def forward(self, latents: Tensor, t: Tensor, states: Tensor, mask: Tensor | None = None) -> Tensor:
+    def predict(self, latents: Tensor, t: Tensor, states: Tensor, mask: Tensor | None) -> Tensor:
         if mask is not None:
             mask = mask.to(latents.dtype)
-        return self.network(latents, states, timestep(t), encoder_attention_mask=mask, return_dict=False)[0]
+        return self.network(latents, states, t, encoder_attention_mask=mask, return_dict=False)[0]
 
 
 def pooled(states: Tensor, mask: Tensor | None) -> Tensor:
@@ -49,14 +55,17 @@ def pooled(states: Tensor, mask: Tensor | None) -> Tensor:
 class MMDiTDenoiser(Denoiser):
     """An SD3Transformer2DModel. It attends to the padding tokens too, as SD3 does; `mask` keeps them from pooling."""
 
-    def forward(self, latents: Tensor, t: Tensor, states: Tensor, mask: Tensor | None = None) -> Tensor:
-        return self.network(latents, states, pooled(states, mask), timestep(t), return_dict=False)[0]
+    def predict(self, latents: Tensor, t: Tensor, states: Tensor, mask: Tensor | None) -> Tensor:
+        return self.network(latents, states, pooled(states, mask), t, return_dict=False)[0]
 
 
 class FluxDenoiser(Denoiser):
-    """A FluxTransformer2DModel on patches of 2 × 2, packed and placed as in FluxPipeline; `mask` as in MM-DiT."""
+    """A FluxTransformer2DModel on patches of 2 × 2, packed and placed as in FluxPipeline; `mask` as in MM-DiT.
 
-    def forward(self, latents: Tensor, t: Tensor, states: Tensor, mask: Tensor | None = None) -> Tensor:
+    Under autocast the network rounds its time to bf16, as FLUX does.
+    """
+
+    def predict(self, latents: Tensor, t: Tensor, states: Tensor, mask: Tensor | None) -> Tensor:
         patches = F.pixel_unshuffle(latents, 2)
         grid, device = patches.shape[-2:], latents.device
         rows, columns = torch.meshgrid(*(torch.arange(n, device=device) for n in grid), indexing="ij")
@@ -65,7 +74,7 @@ class FluxDenoiser(Denoiser):
             patches.flatten(2).mT,
             states,
             pooled(states, mask),
-            timestep(t) / 1000,
+            t / 1000,
             img_ids=places,
             txt_ids=places.new_zeros(states.shape[1], 3),
             return_dict=False,

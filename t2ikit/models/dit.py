@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import torch
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps, get_2d_sincos_pos_embed
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -25,22 +24,8 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None = None, context: Tensor | None = None) -> Tensor:
         q = self.q(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         k, v = self.kv(x if context is None else context).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        seen = attend(q, k, v, mask if mask is None else mask[:, None, None])
+        seen = F.scaled_dot_product_attention(q, k, v, mask if mask is None else mask[:, None, None])
         return self.out(seen.transpose(1, 2).flatten(2))
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """Scaled dot-product attention [B, heads, T, head width].
-
-    On a CPU the bf16 backward of torch's fused kernel takes four to eight times as long as in float32; two products and
-    a softmax take less than either at the lengths of tier tiny (benchmarks/transformer_speed.py).
-    """
-    if q.device.type == "cpu" and q.dtype == torch.bfloat16:
-        scores = (q * q.shape[-1] ** -0.5) @ k.mT
-        if mask is not None:
-            scores = scores + torch.where(mask, 0.0, -1e4).to(q.dtype)  # filling by the mask compiles to slower code
-        return scores.softmax(-1) @ v
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
 
 def feed_forward(width: int) -> nn.Sequential:

@@ -125,3 +125,20 @@ def test_another_objective_is_one_sentence():
 
     with pytest.raises(UserError, match="noise levels of Other are not known"):
         noise_error(Other(), torch.tensor([0.5]))
+
+
+def test_a_trained_run_has_a_bound_a_density_and_an_alignment(trained):
+    """The parts fit together on a real backbone, its captions and latents; four steps of training show little."""
+    from t2ikit.generate import load_run
+    from t2ikit.metrics.likelihood import ddpm_log_likelihood, noise_of, variational_bound
+    from t2ikit.probe import make_probe
+
+    parts, model = load_run(trained)
+    probe = make_probe(parts.world, parts.config.captions, parts.codec, parts.text, 2)
+    found = alignment(model, parts.objective, probe, parts.text.encode([""]), bins=3)
+    assert math.isfinite(found["information"]) and set(found) >= {"caption_gap_by_bin", "flip_accuracy_by_category"}
+    noise, schedule = noise_of(model, parts.objective, probe.true), parts.objective.scheduler.alphas_cumprod
+    bound = variational_bound(noise, probe.x0, schedule, timesteps=[10, 500, 999])
+    assert bound.terms.shape == (2, 3) and np.isfinite(bound.total).all() and (bound.terms >= 0).all()
+    density = ddpm_log_likelihood(noise, probe.x0, schedule, steps=2)
+    assert density.shape == (2,) and density.isfinite().all()

@@ -10,7 +10,8 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from t2ikit.errors import UserError
-from t2ikit.models import dit, zoo
+from t2ikit.models import zoo
+from t2ikit.models.attention import quick_attention
 from t2ikit.models.cost import cost
 from t2ikit.models.ladder import HEAD_WIDTH, LADDERS, RUNGS, rungs
 
@@ -314,23 +315,37 @@ def test_an_untrained_rung_predicts_zero_and_is_a_function_of_its_seed(ladder):
     assert weights[0].isfinite().all()
 
 
-@pytest.mark.parametrize("masked", [True, False])
-def test_attention_in_bf16_is_that_of_float32_up_to_rounding(masked):
+@pytest.mark.parametrize("length", [10, 200])
+@pytest.mark.parametrize("masked", ["bool", "added", None])
+def test_attention_in_bf16_is_that_of_float32_up_to_rounding(masked, length):
     draw = torch.Generator().manual_seed(0)
-    q, k, v, upstream = (torch.randn(3, 2, 10, 32, generator=draw) for _ in range(4))
-    mask = (torch.arange(10) < torch.tensor([10, 4, 1])[:, None])[:, None, None] if masked else None
+    q, k, v, upstream = (torch.randn(3, 2, length, 32, generator=draw) for _ in range(4))
+    mask = (torch.arange(length) < torch.tensor([length, 4, 1])[:, None])[:, None, None] if masked else None
+    if masked == "added":  # as PixArt's
+        mask = -1e4 * (~mask).float()
     exact = [x.clone().requires_grad_() for x in (q, k, v)]
     rounded = [x.bfloat16().requires_grad_() for x in (q, k, v)]
-    wanted, found = F.scaled_dot_product_attention(*exact, attn_mask=mask), dit.attend(*rounded, mask)
+    wanted = F.scaled_dot_product_attention(*exact, attn_mask=mask)
+    with torch.autocast("cpu", torch.bfloat16), quick_attention(q):
+        found = F.scaled_dot_product_attention(*rounded, attn_mask=mask, dropout_p=0.0, is_causal=False)
     wanted.backward(upstream)
-    found.backward(upstream.bfloat16())
-    assert found.dtype == torch.bfloat16
+    found.backward(upstream.to(found.dtype))
     torch.testing.assert_close(found.float(), wanted, atol=0.03, rtol=0.03)
     for one, two in zip(rounded, exact, strict=True):
         torch.testing.assert_close(one.grad.float(), two.grad, atol=0.06, rtol=0.06)
 
 
-@pytest.mark.parametrize("name", OWN)
+def test_attention_is_torchs_own_in_float32_and_where_it_is_asked_for_more():
+    q = torch.randn(1, 2, 5, 16, generator=torch.Generator().manual_seed(0))
+    wanted = F.scaled_dot_product_attention(q, q, q, is_causal=True)
+    with quick_attention(q):
+        assert torch.equal(F.scaled_dot_product_attention(q, q, q, is_causal=True), wanted)
+    with torch.autocast("cpu", torch.bfloat16), quick_attention(q):
+        causal = F.scaled_dot_product_attention(q, q, q, is_causal=True)
+    torch.testing.assert_close(causal.float(), wanted, atol=0.03, rtol=0.03)
+
+
+@pytest.mark.parametrize("name", [*OWN, "mmdit-d3-w64", "flux-d3-w64", "pixart-d3-w64"])
 def test_a_step_in_bf16_is_that_in_float32_up_to_rounding(name):
     spec = zoo.spec(name).at("tiny")
     model, batch = woken(spec), inputs(spec, [20, 3, 11])
