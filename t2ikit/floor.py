@@ -5,13 +5,15 @@ softmax over the set, and no prediction has a lower mean squared error than the 
 2022, appendix B.3). An objective's target is p x0 + q ε, and ε = (x_t − a x0) / s: so the error of the best prediction
 is (p − q a / s) (x0 − E[x0 | x_t]), for noise, v and velocity alike.
 
-What a scene is says little beside 1,024 latents, so the floor is low: over all signal-to-noise ratios
-∫ E‖x0 − E[x0 | x_t]‖² dSNR = 2 H (Guo, Shamai and Verdú 2005), with H = ln 52,488 = 10.9 nats, less with a caption.
+What a scene is says little beside 1,024 latents: over all signal-to-noise ratios ∫ E‖x0 − E[x0 | x_t]‖² dSNR = 2 H
+(Guo, Shamai and Verdú 2005), with H = ln 52,488 = 10.9 nats, less with a caption. So the floor of a prediction of noise
+is low; that of a velocity is higher, for at t = 1 it asks for x0 itself. At little noise errors are few and rare, and
+so their standard errors large.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -128,7 +130,7 @@ def on_probe(parts: Parts, probe: Probe) -> np.ndarray:
     """The floor on the draws of `probe`, those that a run's `val_loss` is the mean of: [images, bins, 2] (`losses`)."""
     data, (n, bins) = distribution(parts), probe.noise.shape[:2]
     # validation image i is scene i, and the probe encodes it anew, unrounded
-    data = replace(data, latents=torch.cat([probe.x0.flatten(1).double(), data.latents[n:]]))
+    data.latents[:n] = probe.x0.flatten(1)
     u = (torch.arange(bins) + 0.5) / bins
     rows, t = torch.arange(n).repeat_interleave(bins), parts.objective.timesteps(u.repeat(n))
     return losses(data, parts.objective, rows, probe.noise.flatten(0, 1), t).reshape(n, bins, len(CONDITIONS))
