@@ -148,9 +148,7 @@ def draw() -> bytes:
     buffer, out, info = io.BytesIO(), io.BytesIO(), PngImagePlugin.PngInfo()
     chart.save(buffer, format="png", scale_factor=1.5)
     info.add_text("source", source())
-    Image.open(buffer).convert("P", palette=Image.Palette.ADAPTIVE, colors=128).save(
-        out, "PNG", pnginfo=info, optimize=True
-    )
+    Image.open(buffer).convert("RGB").save(out, "PNG", pnginfo=info, optimize=True)
     return out.getvalue()
 
 

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from t2ikit.laws.audit import PrintedLaw
 
 AXES = {
-    "step": ("Training steps", False),
-    "images": ("Training images", False),
-    "flops_paper": ("Training compute (FLOPs, paper convention: 6 × MACs × images)", False),
-    "flops_exact": ("Training compute (FLOPs, exact)", False),
+    "step": "Training steps",
+    "images": "Training images",
+    "flops_paper": "Training compute (FLOPs, paper convention: 6 × MACs × images)",
+    "flops_exact": "Training compute (FLOPs, exact)",
 }
 SCORES = {
     "val_loss": "Validation loss (MSE, fixed noise)",
@@ -51,11 +51,9 @@ def learning_curves(
     labels = {b: f"{b} (n = {seeds[b]})" for b in names}
     table["line"] = table["backbone"].map(labels)
     domain = [labels[b] for b in names]
-    text, log = AXES[x]
+    form = ".1e" if x.startswith("flops") else ",d"  # "," alone would give 2e+2
     base = alt.Chart(table).encode(
-        x=alt.X(f"{x}:Q", title=text, axis=alt.Axis(format="," if not x.startswith("flops") else ".1e")).scale(
-            zero=False, type="log" if log else "linear"
-        ),
+        x=alt.X(f"{x}:Q", title=AXES[x], axis=alt.Axis(format=form)).scale(zero=False),
         color=alt.Color("line:N", title=None, sort=domain, legend=alt.Legend(symbolOpacity=1)).scale(
             domain=domain, scheme="tableau10"
         ),
