@@ -1,34 +1,16 @@
-"""How every chart of the kit looks and how it is stored in a notebook: one altair theme, one renderer, one colour and
-one point shape for each family of backbones. `use()` switches both on; nothing happens at import."""
+"""How every chart of the kit looks and how it is stored in a notebook: one altair theme, one renderer. `use()` switches
+both on; nothing happens at import."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
-
-from t2ikit.errors import choose
 
 if TYPE_CHECKING:
     import altair as alt
 
 # Chosen by search for contrast >= 3:1 on white and for distance under simulated protanopia, deuteranopia and
 # tritanopia; tests/test_charts.py measures both again.
-FAMILY_COLOURS: dict[str, str] = {
-    "SDXL": "#0077AA",
-    "SD2": "#DD6600",
-    "IF-XL": "#663300",
-    "PixArt": "#1CA383",
-    "in-context": "#4400CC",
-    "cross-attention": "#9977FF",
-    "MMDiT": "#222222",
-}
-FAMILY_SHAPES: dict[str, str] = dict(
-    zip(
-        FAMILY_COLOURS,
-        ["circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "triangle-right"],
-        strict=True,
-    )
-)
+COLOURS = ["#0077AA", "#DD6600", "#663300", "#1CA383", "#4400CC", "#9977FF", "#222222"]
 
 # JupyterLab, nbconvert and `t2ikit.report` all know this type; altair's own v6 name is not a legal key in a notebook
 # file and stops papermill.
@@ -53,7 +35,7 @@ def use() -> None:
 
 
 def theme() -> alt.theme.ThemeConfig:
-    """The Vega-Lite configuration: 420 × 280 px views, light grid, 12 px labels, palette of `FAMILY_COLOURS`."""
+    """The Vega-Lite configuration: 420 × 280 px views, light grid, 12 px labels, palette of `COLOURS`."""
     text = {"labelFont": FONT, "titleFont": FONT, "labelColor": INK, "titleColor": INK, "labelFontSize": 12}
     return {
         "config": {
@@ -74,31 +56,14 @@ def theme() -> alt.theme.ThemeConfig:
                 "labelLimit": 220,
             },
             "header": {**text, "titleFontSize": 12, "labelFontWeight": 600},
-            "range": {"category": list(FAMILY_COLOURS.values()), "ramp": {"scheme": "viridis"}},
-            "mark": {"color": FAMILY_COLOURS["SDXL"]},
+            "range": {"category": COLOURS, "ramp": {"scheme": "viridis"}},
+            "mark": {"color": COLOURS[0]},
             "line": {"strokeWidth": 2},
             "point": {"size": 60, "filled": True, "opacity": 0.9},
             "rule": {"color": MUTED},
             "area": {"opacity": 0.2},
         }
     }  # fmt: skip
-
-
-def family_scale(families: Iterable[str]) -> alt.Scale:
-    """The colour scale that gives each family its own colour in every chart; an unknown family raises UserError."""
-    return _scale(families, FAMILY_COLOURS)
-
-
-def shape_scale(families: Iterable[str]) -> alt.Scale:
-    """The same for point shapes: colour is never the only difference between two families."""
-    return _scale(families, FAMILY_SHAPES)
-
-
-def _scale(families: Iterable[str], values: dict[str, str]) -> alt.Scale:
-    import altair as alt
-
-    domain = [choose("family", family, values) for family in dict.fromkeys(families)]
-    return alt.Scale(domain=domain, range=[values[family] for family in domain])
 
 
 def _bundle(spec: dict, **_options: object) -> dict[str, object]:

@@ -10,7 +10,6 @@ import base64
 import hashlib
 import json
 import re
-from html.parser import HTMLParser
 from typing import Any
 
 TAGS = """a abbr b blockquote br caption code col colgroup dd del details div dl dt em figcaption figure h1 h2 h3
@@ -74,14 +73,6 @@ def clean_html(markup: str) -> tuple[str, bool]:
     return "".join(f"<style>{style}</style>" for style in styles) + cleaned, scripts > 0
 
 
-def external_loads(page: str) -> list[str]:
-    """What a browser would fetch for this page, from its tags and styles. Scripts are held by `policy`."""
-    parser = _Loads()
-    parser.feed(page)
-    parser.close()
-    return sorted(parser.found)
-
-
 def external_in_chart(spec: Any) -> list[str]:
     """Addresses a Vega-Lite specification would load: data, images and topologies by URL."""
     if isinstance(spec, dict):
@@ -112,40 +103,3 @@ def _allowed(tag: str, name: str, value: str) -> bool:
     if name == "style":
         return not re.search(r"url\s*\(|\\", value, re.IGNORECASE)
     return name in _ANYWHERE
-
-
-class _Loads(HTMLParser):
-    """Collects every address that a browser follows by itself."""
-
-    LOADING = {"src", "srcset", "poster", "data", "background", "xlink:href"}
-    FETCHING_HREF = {"link", "image", "use", "base"}
-
-    def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-        self.found: set[str] = set()
-        self._in_style = False
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self._in_style = tag == "style"
-        if tag in ("iframe", "frame", "object", "embed", "applet", "base"):
-            self.found.add(f"<{tag}>")
-        values = {name: value or "" for name, value in attributes}
-        if tag == "meta" and values.get("http-equiv", "").lower() == "refresh":
-            self.found.add("<meta http-equiv=refresh>")
-        for name, value in values.items():
-            if name in self.LOADING or (name == "href" and tag in self.FETCHING_HREF):
-                if not value.strip().lower().startswith(("data:", "blob:")):
-                    self.found.add(value[:200])
-            if name == "style":
-                self._css(value)
-
-    def handle_endtag(self, tag: str) -> None:
-        self._in_style = False
-
-    def handle_data(self, data: str) -> None:
-        if self._in_style:
-            self._css(data)
-
-    def _css(self, text: str) -> None:
-        loads = re.findall(r"""url\(\s*["']?([^"')]*)|@import\s+["']([^"']*)""", text, re.IGNORECASE)
-        self.found |= {(a or b)[:200] for a, b in loads if not (a or b).strip().lower().startswith(("data:", "#"))}

@@ -1,4 +1,4 @@
-"""The colours of families are measured, not believed: contrast on white and distance under colour blindness."""
+"""The colours of charts are measured, not believed: contrast on white and distance under colour blindness."""
 
 import itertools
 
@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from t2ikit import charts
-from t2ikit.errors import UserError
 
 # Machado, Oliveira, Fernandes 2009, severity 1.0, linear RGB.
 VISION = {
@@ -36,37 +35,17 @@ def lab(rgb: np.ndarray) -> np.ndarray:
     return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
 
 
-@pytest.mark.parametrize("family", charts.FAMILY_COLOURS)
-def test_contrast_on_white_is_that_of_graphics(family):
-    luminance = linear(charts.FAMILY_COLOURS[family]) @ [0.2126, 0.7152, 0.0722]
+@pytest.mark.parametrize("colour", charts.COLOURS)
+def test_contrast_on_white_is_that_of_graphics(colour):
+    luminance = linear(colour) @ [0.2126, 0.7152, 0.0722]
     assert 1.05 / (luminance + 0.05) >= 3  # WCAG 2.1, 1.4.11
 
 
 @pytest.mark.parametrize("vision", VISION)
-def test_families_stay_apart_for_every_eye(vision):
-    seen = {family: lab(VISION[vision] @ linear(colour)) for family, colour in charts.FAMILY_COLOURS.items()}
+def test_colours_stay_apart_for_every_eye(vision):
+    seen = {colour: lab(VISION[vision] @ linear(colour)) for colour in charts.COLOURS}
     for a, b in itertools.combinations(seen, 2):
         assert np.linalg.norm(seen[a] - seen[b]) >= 15, (a, b)  # a just noticeable difference is about 2.3
-
-
-def test_every_family_has_its_own_shape():
-    assert charts.FAMILY_SHAPES.keys() == charts.FAMILY_COLOURS.keys()
-    assert len(set(charts.FAMILY_SHAPES.values())) == len(charts.FAMILY_SHAPES)
-
-
-def test_scales_keep_the_colour_of_a_family_whatever_the_chart_shows():
-    one, two = charts.family_scale(["PixArt"]), charts.family_scale(["SDXL", "PixArt", "SDXL"])
-    assert one.to_dict()["range"] == [charts.FAMILY_COLOURS["PixArt"]]
-    assert two.to_dict() == {
-        "domain": ["SDXL", "PixArt"],
-        "range": [charts.FAMILY_COLOURS["SDXL"], charts.FAMILY_COLOURS["PixArt"]],
-    }
-    assert charts.shape_scale(["SDXL"]).to_dict()["range"] == ["circle"]
-
-
-def test_unknown_family_is_one_sentence():
-    with pytest.raises(UserError, match="Unknown family 'SDX'.*did you mean 'SDXL'"):
-        charts.family_scale(["SDX"])
 
 
 def test_use_registers_a_legal_notebook_key_and_the_theme():
