@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from t2ikit.errors import choose
 
-# Stable Diffusion's schedule (LDM, arXiv 2112.10752): scaled-linear betas; DDIM spacing as its released pipelines use
-# it
+# Stable Diffusion's schedule (LDM, arXiv 2112.10752); DDIM's spacing is that of its released pipelines
 LDM = {"num_train_timesteps": 1000, "beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
 
 

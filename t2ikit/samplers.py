@@ -10,7 +10,6 @@ from itertools import pairwise
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from t2ikit.errors import UserError, choose
 from t2ikit.objectives import DDPM, Objective, RectifiedFlow
@@ -45,7 +44,6 @@ def ddim(
     null: Condition,
     steps: int = 50,
     guidance: float = 7.5,
-    progress: bool = False,
 ) -> Tensor:
     """Deterministic DDIM (Song et al. 2021, η = 0): noise [B, C, h, w] → latents [B, C, h, w].
 
@@ -55,7 +53,7 @@ def ddim(
     scheduler = objective.sampling_scheduler()
     scheduler.set_timesteps(steps)
     x = noise * scheduler.init_noise_sigma
-    for t in tqdm(scheduler.timesteps, desc="DDIM", disable=not progress, mininterval=1.0):
+    for t in scheduler.timesteps:
         prediction = guided(model, x, t.expand(len(x)).to(x.device), condition, null, guidance)
         x = scheduler.step(prediction, t, x).prev_sample
     return x
@@ -70,14 +68,13 @@ def euler(
     null: Condition,
     steps: int = 50,
     guidance: float = 7.5,
-    progress: bool = False,
 ) -> Tensor:
     """Euler's method along the flow, in equal steps from t = 1 to 0: noise [B, C, h, w] → latents [B, C, h, w].
 
     One guided prediction a step.
     """
     velocity, x = _velocity(model, condition, null, guidance), noise
-    for t, after in _times("Euler", steps, guidance, progress):
+    for t, after in _times("Euler", steps, guidance):
         x = x + (after - t) * velocity(x, t)
     return x
 
@@ -91,14 +88,13 @@ def heun(
     null: Condition,
     steps: int = 50,
     guidance: float = 7.5,
-    progress: bool = False,
 ) -> Tensor:
     """Heun's method, of second order: Euler's step, then again with the mean of the velocities at its two ends.
 
     Two guided predictions a step.
     """
     velocity, x = _velocity(model, condition, null, guidance), noise
-    for t, after in _times("Heun", steps, guidance, progress):
+    for t, after in _times("Heun", steps, guidance):
         v = velocity(x, t)
         v = (v + velocity(x + (after - t) * v, after)) / 2
         x = x + (after - t) * v
@@ -122,11 +118,10 @@ def _velocity(model: nn.Module, condition: Condition, null: Condition, scale: fl
     return lambda x, t: guided(model, x, torch.full((len(x),), t, device=x.device), condition, null, scale)
 
 
-def _times(name: str, steps: int, guidance: float, progress: bool) -> Iterator[tuple[float, float]]:
+def _times(name: str, steps: int, guidance: float) -> Iterator[tuple[float, float]]:
     """The two ends of each step."""
     _possible(name, steps, 10_000, guidance)
-    times = [1 - k / steps for k in range(steps + 1)]
-    yield from tqdm(list(pairwise(times)), desc=name, disable=not progress, mininterval=1.0)
+    return pairwise(1 - k / steps for k in range(steps + 1))
 
 
 def _possible(name: str, steps: int, most: int, guidance: float) -> None:

@@ -16,25 +16,21 @@ from t2ikit.config import digest
 from t2ikit.errors import UserError
 from t2ikit.runs import read_json, write_atomic, write_json
 
+KEYS = ("run", "prompts")  # of the JSON file beside a sheet
+
 
 def sample(
     folder: Path, prompts: Sequence[str], step: int | None = None, seed: int = 0, steps: int = 50, guidance: float = 7.5
 ) -> Path:
-    """Draw `prompts` from the run's raw weights of `step` (default: the last) and keep the sheet in its folder;
-    returns the sheet.
+    """The sheet, in the run's folder, of `prompts` drawn from its raw weights of `step` (default: the last).
 
     Asked again for the same, it is returned as it is.
     """
     from t2ikit.generate import generate, load_run, snapshots
 
     known = snapshots(folder)
-    how = {
-        "step": step or (known[-1] if known else None),
-        "seed": seed,
-        "steps": steps,
-        "guidance": guidance,
-        "prompts": list(prompts),
-    }
+    step = known[-1] if step is None and known else step
+    how = {"step": step, "seed": seed, "steps": steps, "guidance": guidance, "prompts": list(prompts)}
     path = folder / "samples" / f"{digest(how)}.webp"
     if not path.exists():
         parts, model = load_run(folder, step)
@@ -53,8 +49,11 @@ def sheet(images: np.ndarray) -> bytes:
 
 def read_sheet(path: Path) -> tuple[dict[str, Any], list[np.ndarray]]:
     """How a sheet was made, and its images, uint8 [R, R, 3] each."""
-    how = read_json(path.with_suffix(".json"))
-    pixels = np.asarray(Image.open(path).convert("RGB"))
+    how = read_json(path.with_suffix(".json"), KEYS)
+    try:
+        pixels = np.asarray(Image.open(path).convert("RGB"))
+    except (OSError, SyntaxError) as error:
+        raise UserError(f"{path} cannot be read as an image ({error}): restore it, or sample again.") from None
     n = len(how["prompts"])
     if pixels.shape[1] != n * pixels.shape[0]:
         raise UserError(
@@ -66,14 +65,13 @@ def read_sheet(path: Path) -> tuple[dict[str, Any], list[np.ndarray]]:
 def commit(sheets: Iterable[Path], results: Path) -> None:
     """Copy sheets to `results/samples/RUN.webp`, where git keeps them."""
     for path in sheets:
-        how = read_json(path.with_suffix(".json"))
+        how = read_json(path.with_suffix(".json"), KEYS)
         write_json(results / "samples" / f"{how['run']}.json", how)
         write_atomic(results / "samples" / f"{how['run']}.webp", path.read_bytes())
 
 
 def committed(results: Path, runs: pd.DataFrame) -> tuple[list[str], dict[str, list[np.ndarray]]]:
-    """Prompts, and for each committed run of the table that has a sheet its images, by `backbone, seed`. One list of
-    prompts for all."""
+    """The prompts, one list for all, and the images of each committed run that has a sheet, by `backbone, seed`."""
     prompts: list[str] = []
     images = {}
     for _, r in runs[runs["source"] == "committed"].iterrows():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from t2ikit import samples
 from t2ikit.errors import UserError
 from t2ikit.generate import generate, load_run, snapshots
 from t2ikit.runs import read_json, write_json
@@ -92,3 +93,19 @@ def test_a_codec_that_changed_since_training_is_refused(trained, tmp_path, save_
     write_json(folder / "config.json", config)
     with pytest.raises(UserError, match="The codec_fingerprint of run is not what it was trained with"):
         load_run(folder)
+
+
+def test_a_sheet_is_read_back_and_damaged_ones_are_named(trained, tmp_path):
+    folder = shutil.copytree(trained, tmp_path / "run")
+    path = samples.sample(folder, PROMPTS, steps=1)
+    how, images = samples.read_sheet(path)
+    assert (how["run"], how["step"], how["prompts"]) == ("run", 4, PROMPTS) and len(images) == 3
+    assert samples.sample(folder, PROMPTS, step=4, steps=1) == path
+    with pytest.raises(UserError, match="has no snapshot of step 0: choose one of 2, 4"):
+        samples.sample(folder, PROMPTS, step=0, steps=1)
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(UserError, match="webp cannot be read as an image"):
+        samples.read_sheet(path)
+    path.with_suffix(".json").write_text("{}")
+    with pytest.raises(UserError, match="json lacks 'run'"):
+        samples.read_sheet(path)

@@ -106,18 +106,6 @@ def table(tier: str = "paper", of: Iterable[str] = tuple(_SPECS)) -> list[dict[s
 
     At "paper": 256 px, 77 text tokens of width 1024 (the T5 row: 120 of 4096).
     """
-    rows = []
-    for name in of:
-        published = spec(name)
-        cost = published.at(tier).cost()
-        rows.append(
-            {
-                "name": published.name,
-                "family": published.family,
-                "params": cost.params,
-                "macs": cost.macs,
-                "attn_macs": cost.attn_macs,
-                "flops_train": cost.flops_train,
-            }
-        )
-    return rows
+    counts = ("params", "macs", "attn_macs", "flops_train")
+    specs = [spec(name).at(tier) for name in of]
+    return [{"name": s.name, "family": s.family} | {k: getattr(s.cost(), k) for k in counts} for s in specs]
