@@ -6,6 +6,7 @@ One anywidget: live in JupyterLab, and in an exported report (`t2ikit.report`), 
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
@@ -20,8 +21,6 @@ from PIL import Image, UnidentifiedImageError
 from t2ikit.errors import UserError, choose
 
 VIEWS = ("side by side", "split", "blink")
-_MODES = {"L", "LA", "P", "RGB", "RGBA"}  # what lossless WebP keeps to the bit, after a palette is resolved
-_KEPT = {"JPEG": "image/jpeg", "WEBP": "image/webp", "GIF": "image/gif"}
 
 
 class Compare(anywidget.AnyWidget):
@@ -110,27 +109,24 @@ class Compare(anywidget.AnyWidget):
 
 def data_uri(image: Any, run: str, index: int) -> str:
     """An image as a data URI. Lossy files stay as they are; everything else becomes lossless WebP, equal to the bit."""
-    if isinstance(image, bytes):
-        try:
-            opened = Image.open(io.BytesIO(image))
-        except UnidentifiedImageError:
-            raise _no_image(f"{len(image)} bytes that are no PNG, JPEG, WebP or GIF", run, index) from None
-        if opened.format in _KEPT:
-            return _uri(_KEPT[opened.format], image)
-        return _webp(opened)
-    if isinstance(image, Image.Image):
-        return _webp(image)
+    what = f"a {type(image).__name__}"
     if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (3, 4))):
-            raise _no_image(f"an array of {image.dtype} {list(image.shape)}", run, index)
-        return _webp(Image.fromarray(image))
-    raise _no_image(f"a {type(image).__name__}", run, index)
-
-
-def _webp(image: Image.Image) -> str:
+        what = f"an array of {image.dtype} {list(image.shape)}"
+        if image.dtype == np.uint8 and (image.ndim == 2 or image.shape[2:] in ((3,), (4,))):
+            image = Image.fromarray(image)
+    elif isinstance(image, bytes):
+        what, data = f"{len(image)} bytes that are no PNG, JPEG, WebP or GIF", image
+        with contextlib.suppress(UnidentifiedImageError):
+            image = Image.open(io.BytesIO(data))
+            if image.format in ("JPEG", "WEBP", "GIF"):
+                return _uri(image.get_format_mimetype(), data)
+    if not isinstance(image, Image.Image):
+        raise UserError(
+            f"Image {index} of run {run!r} is {what}: give encoded bytes, a PIL image or a uint8 array [H, W, 3]."
+        )
     if image.mode == "P":
         image = image.convert("RGBA" if "transparency" in image.info else "RGB")
-    if image.mode not in _MODES:
+    if image.mode not in ("L", "LA", "RGB", "RGBA"):  # what WebP keeps to the bit
         image = image.convert("RGB")
     buffer = io.BytesIO()
     image.save(buffer, "WEBP", lossless=True, exact=True, method=4)
@@ -141,25 +137,13 @@ def _uri(mime: str, data: bytes) -> str:
     return f"data:{mime};base64,{base64.b64encode(data).decode()}"
 
 
-def _no_image(what: str, run: str, index: int) -> UserError:
-    return UserError(
-        f"Image {index} of run {run!r} is {what}: give encoded bytes, a PIL image or a uint8 array [H, W, 3]."
-    )
-
-
 def _texts(scores: Sequence[Any] | Mapping[int, Any], run: str, n: int) -> list[str]:
-    pairs = scores.items() if isinstance(scores, Mapping) else enumerate(scores)
     texts = [""] * n
-    for index, score in pairs:
+    for index, score in scores.items() if isinstance(scores, Mapping) else enumerate(scores):
         if not isinstance(index, int) or not 0 <= index < n:
             raise UserError(f"Run {run!r} has a score for prompt {index!r}: give positions from 0 to {n - 1}.")
         if not isinstance(score, str | Real | None):
             raise UserError(f"Run {run!r} has a {type(score).__name__} as score {index}: give a text or a number.")
-        texts[index] = _text(score)
+        if score is not None:
+            texts[index] = str(score) if isinstance(score, str | Integral) else f"{score:.3g}"
     return texts
-
-
-def _text(score: str | Real | None) -> str:
-    if score is None:
-        return ""
-    return f"{score:.3g}" if isinstance(score, Real) and not isinstance(score, Integral) else str(score)
