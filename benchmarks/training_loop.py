@@ -5,8 +5,9 @@ plain   a diffusers-style loop of the same backbone, batch and precision, which 
 bare    forward, backward, clip and optimiser step over tensors that lie in memory
 ours    t2ikit.train.loop
 
-The three take turns, `--rounds` times `--steps` steps each; printed are images/s (medians) and the ratios round by
-round. At the end, how much of a run goes into checkpoints at the default interval.
+The three take turns, `--rounds` times `--steps` steps each; printed are images/s (medians), the ratios of ours over
+each peer (median, lowest, highest round), and how much of a run goes into checkpoints at the default interval.
+docs/training_loop.json keeps what it printed.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from t2ikit.objectives import sample_losses
 from t2ikit.study import preset
 from t2ikit.train.checkpoint import save_checkpoint
 from t2ikit.train.draw import draw
+from t2ikit.train.journal import device_name
 from t2ikit.train.loop import Loop
 from t2ikit.train.setup import resolve
 
@@ -84,54 +86,58 @@ def peers(loop: Loop):
     return plain, bare
 
 
+def measure(backbone: str, world: str, rounds: int, steps: int, threads: int) -> dict:
+    """Images/s of the three (medians over rounds), their ratios, and the share of a run that checkpoints take."""
+    config, budget = preset(backbone, world, "tiny", threads=threads)
+    parts = resolve(config)
+    with tempfile.TemporaryDirectory() as scratch, runs.leased(Path(scratch) / parts.id) as lease:
+        folder = Path(scratch) / parts.id
+        loop = Loop(parts, budget, folder, lease)
+        loop.latents = cached_latents(parts.world, "train", parts.codec)
+        loop.states = cached_states(parts.world, "train", config.captions, parts.text)
+        loop.null = parts.text.encode([""])
+        plain, bare = peers(loop)
+        contenders = {"plain": plain, "bare": bare, "ours": lambda step: loop.train_step(*loop.batch())}
+        rates: dict[str, list[float]] = {name: [] for name in contenders}
+        for number in range(rounds + 1):
+            for name, step in contenders.items():
+                start = time.perf_counter()
+                for i in range(steps):
+                    step(number * steps + i)
+                if number:  # the first round warms up: caches are filled, kernels chosen
+                    rates[name].append(steps * config.batch / (time.perf_counter() - start))
+        start = time.perf_counter()
+        save_checkpoint(folder, loop.step, loop.state(), lease)
+        seconds = time.perf_counter() - start
+
+    def over(peer: str) -> list[float]:
+        ratios = sorted(a / b for a, b in zip(rates["ours"], rates[peer], strict=True))
+        return [round(x, 3) for x in (statistics.median(ratios), ratios[0], ratios[-1])]
+
+    return {
+        "backbone": backbone,
+        "world": world,
+        "threads": torch.get_num_threads(),
+        "precision": config.precision,
+        "torch": torch.__version__,
+        "device": device_name(torch.device("cpu")),
+        "images_per_second": {k: round(statistics.median(v), 1) for k, v in rates.items()},
+        "ours_over_plain_median_low_high": over("plain"),
+        "ours_over_bare_median_low_high": over("bare"),
+        "checkpoint_share": round(seconds / Budget().checkpoint_seconds, 4),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbone", default="sd2-c320")
-    parser.add_argument("--world", default="pictograms")
+    parser.add_argument("--backbones", nargs="+", default=["sd2-c320"])
+    parser.add_argument("--worlds", nargs="+", default=["pictograms"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
-    config, budget = preset(args.backbone, args.world, "tiny", threads=args.threads)
-    parts = resolve(config)
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch) / parts.id
-        with runs.leased(folder) as lease:
-            loop = Loop(parts, budget, folder, lease)
-            loop.latents = cached_latents(parts.world, "train", parts.codec)
-            loop.states = cached_states(parts.world, "train", config.captions, parts.text)
-            loop.null = parts.text.encode([""])
-            plain, bare = peers(loop)
-            contenders = {"plain": plain, "bare": bare, "ours": lambda step: loop.train_step(*loop.batch())}
-            rates: dict[str, list[float]] = {name: [] for name in contenders}
-            for number in range(args.rounds + 1):
-                for name, step in contenders.items():
-                    start = time.perf_counter()
-                    for i in range(args.steps):
-                        step(number * args.steps + i)
-                    if number:  # the first round warms up: caches are filled, kernels chosen
-                        rates[name].append(args.steps * config.batch / (time.perf_counter() - start))
-            start = time.perf_counter()
-            save_checkpoint(folder, loop.step, loop.state(), lease)
-            seconds = time.perf_counter() - start
-    ratio = {
-        p: statistics.median(a / b for a, b in zip(rates["ours"], rates[p], strict=True)) for p in ("plain", "bare")
-    }
-    print(
-        json.dumps(
-            {
-                "backbone": args.backbone,
-                "world": args.world,
-                "threads": torch.get_num_threads(),
-                "precision": config.precision,
-                "images_per_second": {k: round(statistics.median(v), 1) for k, v in rates.items()},
-                "ours_over_plain": round(ratio["plain"], 3),
-                "ours_over_bare": round(ratio["bare"], 3),
-                "checkpoint_share": round(seconds / Budget().checkpoint_seconds, 4),
-            },
-            indent=1,
-        )
-    )
+    pairs = [(b, w) for w in args.worlds for b in args.backbones]
+    print(json.dumps([measure(b, w, args.rounds, args.steps, args.threads) for b, w in pairs], indent=1))
 
 
 if __name__ == "__main__":
