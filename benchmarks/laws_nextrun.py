@@ -151,8 +151,8 @@ def table(summary: dict) -> str:
 INTRO = """# What the next best run saves
 
 Written by `python benchmarks/laws_nextrun.py`. Points of a finished sweep are dropped and chosen back one at a time by
-`t2ikit.laws.nextrun`, from a first design of nine of the cheaper half. *Share needed*: of the grid's runs, until N_opt's
-95% interval at ten times the largest budget is within 5% of the full grid's; {statistic}.
+`t2ikit.laws.nextrun`, from a first design of nine of the cheaper half. *Share needed*: of the grid's runs, until the
+95% interval of N_opt at ten times the largest budget is within 5% of the full grid's; {statistic}.
 *Width at two thirds* is relative to the grid's, the product of two factors: *places* is what noise of the same size
 would give at the chosen runs, *noise* how much larger than the grid's it is then measured, misfit included. *Random* is
 the width of as many runs drawn at random. Medians over {repeats} repeats.

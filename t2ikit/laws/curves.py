@@ -15,14 +15,19 @@ from t2ikit.laws.tables import Table, renamed
 EMA = 0.9  # paper D's smoothing factor
 
 
-def smooth(loss: np.ndarray, factor: float = EMA) -> np.ndarray:
-    """Exponential moving average s_t = f·s_(t-1) + (1-f)·l_t, divided by 1 - f^t: the start is not pulled to 0."""
+def smooth(loss: np.ndarray, factor: float = EMA, spans: np.ndarray | None = None) -> np.ndarray:
+    """Exponential moving average s_t = f·s_(t-1) + (1-f)·l_t, divided by 1 - f^t: the start is not pulled to 0.
+
+    `spans` [n]: the lengths of the intervals that the losses are means of, in units of f's (default: 1 each); one cut
+    in two with equal means changes nothing after it.
+    """
     if not 0 <= factor < 1:
         raise UserError(f"The smoothing factor {factor} must lie in [0, 1): 0.9 is paper D's.")
-    average, out = 0.0, np.empty(len(loss))
+    kept = factor ** np.broadcast_to(1.0 if spans is None else spans, len(loss))
+    average, weight, out = 0.0, 0.0, np.empty(len(loss))
     for t, value in enumerate(loss):
-        average = factor * average + (1 - factor) * value
-        out[t] = average / (1 - factor ** (t + 1))
+        average, weight = kept[t] * average + (1 - kept[t]) * value, kept[t] * weight + (1 - kept[t])
+        out[t] = average / weight
     return out
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from t2ikit.errors import UserError
 from t2ikit.laws.intervals import LEVEL
 from t2ikit.laws.isoflop import group_budgets
-from t2ikit.laws.power import LEAST_POINTS, fit_power
+from t2ikit.laws.power import fit_power
 from t2ikit.laws.surface import SurfaceFit, fit_surface
 
 
@@ -24,7 +24,8 @@ def hold_out_largest(
 
     Returns error (mean |predicted/actual - 1|), the share of points the prediction interval covers, and for the best
     run of that budget the skill 1 - |error|/|baseline's error| over two baselines: the best loss of the budget before,
-    and a power law without floor through the best loss of each earlier budget. Only points smaller in C are used.
+    and a power law without floor through the best loss of each of three or more earlier budgets. Only points smaller
+    in C are used.
     """
     N, D, loss = (np.asarray(values, float).ravel() for values in (N, D, loss))
     c = 6 * N * D if C is None else np.asarray(C, float).ravel()
@@ -39,8 +40,9 @@ def hold_out_largest(
     budgets = np.array([np.exp(np.log(c[labels == k]).mean()) for k in range(last + 1)])
     earlier = np.array([loss[labels == k].min() for k in range(last)])
     curve = None
-    if last >= LEAST_POINTS:
-        curve = float(fit_power(budgets[:-1], earlier).predict(budgets[-1]))
+    if last >= 3:  # a baseline claims no interval: it needs fewer budgets than a law
+        line = np.polyfit(np.log(budgets[:-1]), np.log(earlier), 1)
+        curve = float(np.exp(np.polyval(line, np.log(budgets[-1]))))
     return _predict(fit, N[out], D[out], loss[out]) | {
         "C": float(budgets[-1]), "decades_beyond": float(np.log10(c[out].min() / c[~out].max())),
         "best_loss": actual, "best_predicted": predicted,

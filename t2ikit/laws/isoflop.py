@@ -85,6 +85,7 @@ def fit_isoflop(
     *,
     D: np.ndarray | None = None,  # tokens, [n], for the surface; None = C / 6N
     steps: np.ndarray | None = None,  # [n] optimiser steps; points with fewer than min_steps are left out and flagged
+    runs: np.ndarray | None = None,  # [n] labels; the points of one run are one cluster of the surface
     min_steps: int = MIN_STEPS,
     seed: int = 0,
     resamples: int = 4000,  # of the surface's bootstrap
@@ -96,8 +97,9 @@ def fit_isoflop(
     None (unbounded) when the curvature's interval includes 0. Parabolas are biased where α ≠ β or the grid is off
     centre: compare `surface`. Raises UserError for fewer than five points, or when no budget has three sizes.
     """
-    columns = {"C": C, "N": N, "loss": loss, "D": D, "steps": steps}
-    (C, N, loss, D, steps), _, _ = prepare(columns, "an isoFLOP fit", LEAST_POINTS)
+    labels = None if runs is None else 1 + np.unique(np.asarray(runs).astype(str), return_inverse=True)[1]
+    columns = {"C": C, "N": N, "loss": loss, "D": D, "steps": steps, "runs": labels}
+    (C, N, loss, D, steps, runs), _, _ = prepare(columns, "an isoFLOP fit", LEAST_POINTS)
     D = C / (6 * N) if D is None else D
     steps = np.full(len(C), min_steps) if steps is None else steps
     trained, labels = steps >= min_steps, group_budgets(C)
@@ -110,7 +112,8 @@ def fit_isoflop(
     audit, fitted = [], None
     if surface:
         try:
-            fitted = fit_surface(N[trained], D[trained], loss[trained], seed=seed, resamples=resamples)
+            shared = None if runs is None else runs[trained]
+            fitted = fit_surface(N[trained], D[trained], loss[trained], runs=shared, seed=seed, resamples=resamples)
             fitted.audit.extend(checks.of_surface(fitted))
             budgets = [_beside(budget, fitted) for budget in budgets]
         except UserError as error:

@@ -60,7 +60,7 @@ def fit_table(table: tables.Table, law: str, x: str | None = None, y: str = "los
     c, n, d, loss = table["C"], table["N"], table["D"], table[y]
     notes += _convention(c / (6 * n * d))
     if law == "isoflop":
-        result = fit_isoflop(c, n, loss, D=d, steps=table.columns.get("steps"), **options)
+        result = fit_isoflop(c, n, loss, D=d, steps=table.columns.get("steps"), runs=table.runs, **options)
         return replace(result, audit=[*notes, *result.audit])
     result = fit_surface(n, d, loss, weights=weights, runs=table.runs, **options)
     held = _held_out(lambda: hold_out_largest(n, d, loss, C=c, runs=table.runs))

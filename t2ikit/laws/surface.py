@@ -12,7 +12,7 @@ from scipy.special import expit
 from t2ikit.errors import UserError
 from t2ikit.laws.intervals import LEVEL, bootstrap_counts, exp
 from t2ikit.laws.points import prepare
-from t2ikit.laws.profile import Curvature, Problem, best_fit
+from t2ikit.laws.profile import ROBUST_FROM, Curvature, Problem, best_fit
 from t2ikit.laws.result import Result, shown
 
 DELTA = 1e-3  # of Huber's function, on log residuals
@@ -198,7 +198,10 @@ def claims(bent: Curvature) -> bool:
     problem = bent.problem
     if problem.clusters is not None:
         return problem.additive and int(problem.clusters.max()) + 1 >= 12  # Huber's is wider than it need be
-    return len(problem.x) >= 60 and not bent.uneven if problem.additive else len(problem.x) >= 16
+    n = len(problem.x)
+    if problem.additive:
+        return n >= 60 and not bent.uneven
+    return n >= 16 and not ROBUST_FROM <= n < 240  # there its sandwich covers 98%
 
 
 def _exp(pair: tuple[float | None, float | None]) -> tuple[float, float | None]:

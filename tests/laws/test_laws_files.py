@@ -312,3 +312,10 @@ def test_results_show_themselves(tmp_path, law):
     assert "low" in text  # the band, or the vertices' intervals
     assert found._repr_html_().startswith("<h4>")
     json.loads(found.to_json())
+
+
+def test_an_interval_cut_in_two_is_smoothed_as_one():
+    whole = curves.smooth(np.array([5.0, 3.0, 2.0, 4.0]))
+    cut = curves.smooth(np.array([5.0, 3.0, 3.0, 2.0, 4.0]), spans=np.array([1.0, 0.05, 0.95, 1.0, 1.0]))
+    assert cut[[0, 2, 3, 4]] == pytest.approx(whole)
+    assert abs(cut[1] - whole[0]) < 0.06 * abs(whole[1] - whole[0]) * 2  # one step of twenty hardly moves it

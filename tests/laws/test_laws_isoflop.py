@@ -106,3 +106,16 @@ def test_bias_of_parabolas_is_stated():
     assert "does not know of it" in line["finding"] and "surface's N_opt stands beside" in line["finding"]
     budget = fit.as_dict()["budgets"][2]
     assert abs(budget["surface_N_opt"] / best[14] - 1) < abs(budget["N_opt"] / best[14] - 1) / 5
+
+
+def test_points_of_one_run_are_one_cluster_of_the_surface():
+    """Each size is one training through all budgets; its own constant makes its points dependent."""
+    n, c = (x.ravel() for x in np.meshgrid(np.geomspace(1e6, 1e8, 12), np.geomspace(1e17, 1e19, 5)))
+    own = 0.002 * np.random.default_rng(0).standard_normal(12)
+    loss = (1.7 + 400 / n**0.34 + 410 / (c / 6 / n) ** 0.28) * np.exp(np.tile(own, 5))
+    order = np.random.default_rng(1).permutation(len(n))
+    apart = fit_isoflop(c[order], n[order], loss[order], resamples=0)
+    shared = fit_isoflop(c[order], n[order], loss[order], runs=n[order], resamples=0)
+    assert "CR2 over runs" in shared.surface.huber.interval_method
+    assert "CR2" not in apart.surface.huber.interval_method
+    assert [b.N_opt for b in shared.budgets] == [b.N_opt for b in apart.budgets]
