@@ -95,6 +95,7 @@ class Budget:
     eval_at: tuple[int, ...] = ()  # more steps to validate at: where a run passes the budgets of an isoFLOP study
     checkpoint_seconds: float = 120.0  # least time between checkpoints
     threads: int = field(default=0)  # CPU threads; 0: all cores
+    micro_batch: int = 0  # images a forward pass, to save memory; 0: a process's whole share of the batch
 
     def __post_init__(self) -> None:
         _check_types(self)
@@ -105,6 +106,7 @@ class Budget:
             _between("eval_at", step, 1, 10**9)
         _between("checkpoint_seconds", self.checkpoint_seconds, 0, 1e9)
         _between("threads", self.threads, 0, 4096)
+        _between("micro_batch", self.micro_batch, 0, 10**9)
 
     def evaluates(self, step: int) -> bool:
         """Whether `step` is one to validate at, the last apart."""

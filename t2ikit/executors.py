@@ -6,21 +6,17 @@ An executor is a function (jobs, workers, log) -> {name of a failed job: its err
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
-import signal
-import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from t2ikit.errors import Busy, NotebookFailed, UserError, need
 from t2ikit.execution import execute, status, to_stderr
+from t2ikit.processes import side_by_side
 
 Log = Callable[[str], None]
 
@@ -51,41 +47,14 @@ def run_job(job: Job, log: Log = to_stderr) -> str:
 
 
 def local(jobs: Sequence[Job], workers: int, log: Log) -> dict[str, Exception]:
-    """Run `workers` jobs at once. A signal to this process reaches every kernel; then SystemExit with its code."""
-    children: set[subprocess.Popen] = set()
-    stopped: list[int] = []
+    """Run `workers` jobs at once. A signal to this process reaches every kernel; then this process ends."""
+    commands = [[sys.executable, "-m", "t2ikit.executors", json.dumps(asdict(job))] for job in jobs]
     failures: dict[str, Exception] = {}
-
-    def one(job: Job) -> None:
-        if stopped:
-            return
-        command = [sys.executable, "-m", "t2ikit.executors"]
-        pipe = subprocess.PIPE
-        child = subprocess.Popen(command, stdin=pipe, stderr=pipe, text=True, encoding="utf-8", errors="replace")
-        children.add(child)
-        for signum in stopped:  # it may have come between the check and the start
-            child.send_signal(signum)
-        said = f"{job.name}: its process ended without a word"
-        with child:
-            with contextlib.suppress(BrokenPipeError):  # it ended at once: its exit code tells
-                child.stdin.write(json.dumps(asdict(job)))
-                child.stdin.close()
-            for line in child.stderr:
-                said = line.strip() or said
-                log(line.rstrip("\n"))
-        children.discard(child)
-        if child.returncode:
-            failures[job.name] = _why(job, _KINDS.get(child.returncode), said)
-
-    def forward(signum: int, _frame: object) -> None:
-        stopped.append(signum)
-        for child in list(children):
-            child.send_signal(signum)
-
-    with _handling(forward), ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
-        list(pool.map(one, jobs))
-    if stopped:
-        raise SystemExit(128 + stopped[0])
+    for ended in side_by_side(commands, workers, log):
+        for number, child in ended.items():
+            if child.code:
+                said = child.last or f"{jobs[number].name}: its process ended without a word"
+                failures[jobs[number].name] = _why(jobs[number], _KINDS.get(child.code), said)
     return failures
 
 
@@ -121,22 +90,9 @@ def _why(job: Job, kind: type[Exception] | None, last_words: str) -> Exception:
     return (kind or (UserError if state["kind"] == "user" else NotebookFailed))(state["error"])
 
 
-@contextlib.contextmanager
-def _handling(forward: Callable[[int, object], None]) -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():  # elsewhere Python cannot set handlers
-        yield
-        return
-    before = {signum: signal.signal(signum, forward) for signum in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
-
-
 def _main() -> int:
-    """The child process of `local`: a job as JSON on stdin."""
-    job = Job(**json.load(sys.stdin))
+    """The child process of `local`: a job as JSON in its only argument."""
+    job = Job(**json.loads(sys.argv[1]))
     try:
         run_job(job)
     except (UserError, NotebookFailed) as error:

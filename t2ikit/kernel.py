@@ -6,15 +6,15 @@ first; the client here keeps its cell loop and mends both. Imports papermill: im
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
 
 import nbformat
 from ipykernel.kernelspec import get_kernel_dict
@@ -24,6 +24,8 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NotebookExecutionManager
 from papermill.parameterize import parameterize_notebook
+
+from t2ikit.processes import catching
 
 START_SECONDS = 120  # a cold file system on a cluster node
 GRACE_SECONDS = 120.0  # from the first signal to the kernel's end: time to write a checkpoint
@@ -69,7 +71,8 @@ def run(
         notebook = parameterize_notebook(notebook, parameters, kernel_name="python3", language="python")
     record = _Record(notebook, save, on_cell)
     client = _Client(record, timeout=math.ceil(timeout) if timeout else None, startup_timeout=START_SECONDS)
-    with tempfile.TemporaryDirectory(prefix="t2ikit-") as sockets, _SignalsTo(client, on_signal) as signals:
+    signals = _Handed(client, on_signal)
+    with tempfile.TemporaryDirectory(prefix="t2ikit-") as sockets, signals.caught():
         client.sockets = sockets
         record.check = signals.check
         try:
@@ -89,7 +92,7 @@ def run(
         record.notebook_complete()
 
 
-def _start(client: _Client, cwd: Path, signals: _SignalsTo) -> None:
+def _start(client: _Client, cwd: Path, signals: _Handed) -> None:
     """Start the kernel; once more if it does not answer: a loaded node is slow to start one."""
     for attempt in (1, 2):
         signals.check()
@@ -163,33 +166,29 @@ class _Record(NotebookExecutionManager):
         super().cell_start(cell, cell_index, **kwargs)
 
 
-class _SignalsTo:
-    """Pass SIGTERM and SIGINT on to the kernel, whose trainer then writes its checkpoint; kill it after the grace."""
+class _Handed:
+    """SIGTERM and SIGINT, handed to the kernel, whose trainer then checkpoints; it is killed after the grace."""
 
     def __init__(self, client: _Client, on_signal: Callable[[str], None]):
         self.client, self.on_signal, self.signum, self.since = client, on_signal, 0, 0.0
-        self.timer: threading.Timer | None = None
-        self.telling: threading.Thread | None = None
-        self.before: dict[int, object] = {}
+        self.timer = threading.Timer(GRACE_SECONDS, self._send, [signal.SIGKILL])
+        self.timer.daemon = True
 
-    def __enter__(self) -> _SignalsTo:
-        if threading.current_thread() is threading.main_thread():  # elsewhere Python cannot set handlers
-            for signum in (signal.SIGTERM, signal.SIGINT):
-                self.before[signum] = signal.signal(signum, self._forward)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.timer and self.telling:
-            self.timer.cancel()
-            self.telling.join()
-        for signum, handler in self.before.items():
-            signal.signal(signum, handler)
+    @contextlib.contextmanager
+    def caught(self) -> Iterator[None]:
+        try:
+            with catching(self._hand_on, signal.SIGTERM, signal.SIGINT):
+                yield
+        finally:
+            if self.signum:
+                self.timer.cancel()
+                self.telling.join()
 
     def check(self) -> None:
         if self.signum:
             raise Stopped(self.signum)
 
-    def _forward(self, signum: int, _frame: FrameType | None) -> None:
+    def _hand_on(self, signum: int) -> None:
         if self.signum:
             # Asked again: no more patience. Sooner, it is the same request, which a terminal or Slurm sends to every
             # process, so also to our parent, who passes it on.
@@ -198,8 +197,6 @@ class _SignalsTo:
             return
         self.signum, self.since = signum, time.monotonic()
         self._send(signum)
-        self.timer = threading.Timer(GRACE_SECONDS, self._send, [signal.SIGKILL])
-        self.timer.daemon = True
         self.timer.start()
         # in a thread of its own: the handler may have interrupted a write to the same stream
         self.telling = threading.Thread(target=self.on_signal, args=[signal.Signals(signum).name])

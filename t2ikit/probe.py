@@ -71,6 +71,13 @@ class Probe:
             result["flip_accuracy_by_category"] = {k: float(np.mean(v)) for k, v in sorted(by_category.items())}
         return result
 
+    @torch.no_grad()
+    def loss(self, model: nn.Module, objective: Objective, device: str | torch.device = "cpu") -> dict[str, Any]:
+        """`val_loss`, `val_loss_se` and `n` images: the part of `measure` that true captions give."""
+        images = np.arange(len(self.x0))
+        of_image = self.losses(model, objective, images, self.true, range(BINS), device).mean(1)
+        return {"val_loss": float(of_image.mean()), "val_loss_se": standard_error(of_image, images), "n": len(images)}
+
     def losses(self, model, objective, images, condition, bins, device) -> np.ndarray:
         """Losses [len(images), len(bins)] of the given images under the given condition; a bin for each noise."""
         out = np.zeros((len(images), len(bins)))

@@ -2,7 +2,8 @@
 
 runs.csv       a row a run (t2ikit.runs.row), with its hours
 curves.csv     a row an evaluation: run, step, images, FLOPs, validation loss, caption gap, flip accuracy; the training
-               loss of the log interval before it, and its moving average over the intervals (factor 0.9)
+               loss of the log interval before it, its moving average over the intervals (factor 0.9 a whole one), and
+               the validation loss of the averaged weights (`val_loss_averaged`)
 configs/       the configuration of each run, and its starts: versions, device, threads
 """
 
@@ -52,12 +53,15 @@ def read_run(folder: Path) -> Results:
     evaluations = [e for e in entries if "val_loss" in e]
     trained = [e for e in entries if "loss" in e]
     train_loss = {e["step"]: e["loss"] for e in trained}
-    smoothed = dict(zip(train_loss, smooth(np.array([e["loss"] for e in trained])).tolist(), strict=True))
+    spans = np.diff([0, *train_loss])  # steps: an evaluation cuts an interval short
+    spans = spans / spans.max(initial=1)
+    smoothed = dict(zip(train_loss, smooth(np.array([*train_loss.values()]), spans=spans).tolist(), strict=True))
     curve = []
     for e in evaluations:
         extra = {f"flip_{k}": v for k, v in e["flip_accuracy_by_category"].items()}
         bins = {f"val_loss_bin{i}": v for i, v in enumerate(e["val_loss_by_bin"])}
         losses = {"loss": train_loss.get(e["step"]), "loss_ema": smoothed.get(e["step"])}
+        losses["val_loss_averaged"] = e.get("val_loss_averaged")
         gaps = {f"caption_gap_bin{i}": v for i, v in enumerate(e["caption_gap_by_bin"])}
         curve.append(of_run | {k: e[k] for k in CURVE} | losses | extra | bins | gaps)
     return Results(pd.DataFrame([values]), pd.DataFrame(curve))

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from t2ikit.config import Budget, RunConfig, override
+from t2ikit.data.world import WORLDS
 from t2ikit.errors import choose
 from t2ikit.models import zoo
 from t2ikit.results import Results, combine, read_committed, read_live
@@ -28,8 +29,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     ),
     "paper": dict(
         batch=2048, warmup=10_000, steps=600_000, log_every=100, eval_every=25_000, lr=8e-5, precision="bf16",
-        compile=True,
-        resolution=256, codec="sdxl", text="openclip-h",
+        compile=True, resolution=256, codec="sdxl", text="openclip-h", checkpoint_seconds=1800,
     ),
 }  # fmt: skip
 
@@ -49,8 +49,7 @@ def preset(backbone: str, world: str = "scenes", tier: str = "tiny", **settings:
 
 def default_captions(world: str) -> dict[str, str]:
     """The caption density that a world is trained with unless another is asked for."""
-    default = {"scenes": "medium", "scenes-enumerated": "medium", "pictograms": "name"}
-    return {"captions": default[choose("world", world, default)]}
+    return {"captions": "name" if choose("world", world, WORLDS).startswith("pictograms") else "medium"}
 
 
 def default_rate(backbone: str, tier: str) -> dict[str, float]:
@@ -69,7 +68,7 @@ def costs(runs: Sequence[tuple[RunConfig, Budget]], speed: float) -> pd.DataFram
     rows = []
     for config, budget in runs:
         images = config.batch * budget.steps
-        flops = zoo.spec(config.backbone).at(config.tier).cost().flops_train * images
+        flops = zoo.spec(config.backbone).at(config.tier, config.resolution).cost().flops_train * images
         of_run = {"backbone": config.backbone, "seed": config.seed, "lr": config.lr, "steps": budget.steps}
         rows.append(of_run | {"images": images, "flops_exact": flops, "hours": flops / speed / 3600})
     return pd.DataFrame(rows)
@@ -115,7 +114,8 @@ class Study:
             if images is not None:
                 batch = preset(self.backbones[0], study.world, tier, **self.settings)[0].batch
                 steps = max(1, images // batch)
-                length = {"steps": steps, "eval_every": -(-steps // 3)}
+                # half the batch a pass: two workers and the notebook's kernel stay under 4 GB
+                length = {"steps": steps, "eval_every": -(-steps // 3), "micro_batch": -(-batch // 2)}
             parts.append(read_live(study.train(tier, seeds, root, **length)))
         return combine(parts)
 

@@ -134,7 +134,7 @@ def smoke(home, codec):
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory, shared_cache, codec):
-    """A finished smoke run of four steps, evaluated at 0, 2 and 4. Not to be written to."""
+    """A finished smoke run of four steps, evaluated at 2 and 4. Not to be written to."""
     from t2ikit.study import preset
     from t2ikit.train.loop import train
 

@@ -12,7 +12,7 @@ import t2ikit
 PACKAGE = Path(t2ikit.__file__).parent
 # one line a layer; modules of one layer may import each other
 LAYERS = [
-    ["errors"],
+    ["errors", "processes"],
     ["config"],
     ["hardware", "runs"],
     ["tensors", "hub"],
@@ -21,12 +21,13 @@ LAYERS = [
     ["objectives", "samplers"],
     ["data"],
     ["encoders"],
-    ["standins"],
     ["cache"],
     ["probe"],
     ["train"],
     ["generate", "floor"],
     ["metrics"],
+    ["standins"],
+    ["evaluation"],
     ["results"],
     ["samples"],
     ["workers"],

@@ -1,5 +1,6 @@
 """Presets, and studies that train what is missing in processes of their own."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -81,25 +82,44 @@ def test_a_figure_leaves_out_the_committed_runs_of_a_rate_sweep(home, tmp_path):
 
 
 def test_a_run_that_fails_is_named_and_the_others_are_kept(home):
-    good, bad = STUDY.runs("smoke")[0], preset("sd2-c320", tier="smoke", codec="local-dir:nowhere", steps=2)
-    with pytest.raises(UserError, match=r"1 of 2 runs failed.*sd2-c320, seed 0: t2ikit: There is no folder"):
-        train_apart([good, bad], home / "runs", workers=2)
+    good = STUDY.runs("smoke")[0]
+    bad = [preset("sd2-c320", tier="smoke", codec="local-dir:nowhere", steps=2, seed=s) for s in (0, 1)]
+    with pytest.raises(UserError) as error:
+        train_apart([good, *bad], home / "runs", workers=3)
+    assert str(error.value) == (
+        "2 of 3 runs failed, the others are kept: sd2-c320 (seed 0), sd2-c320 (seed 1): There is no folder 'nowhere': "
+        "give the folder of a model as local-dir:FOLDER."
+    )
     assert [r["status"] for r in runs.table(home / "runs")[0]] == ["done"]
 
 
-def test_sigterm_reaches_the_children_which_checkpoint(home):
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_reaches_the_children_which_checkpoint(home, signum):
+    """Ctrl-C as a terminal sends it: to the whole process group, children too."""
     code = (
         "from t2ikit.study import Study\n"
         "long = Study('long', 'One that goes on', ('sd2-c320',), settings={'steps': 100000, 'eval_every': 100000})\n"
         "long.train('smoke')"
     )
-    process = subprocess.Popen([sys.executable, "-c", code])
+    process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 300
-    while not any((home / "runs").glob("*/log.jsonl")) and time.monotonic() < deadline:
+    while not any(p.stat().st_size for p in (home / "runs").glob("*/log.jsonl")) and time.monotonic() < deadline:
         time.sleep(0.2)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=120) == 143
+    (os.killpg if signum == signal.SIGINT else os.kill)(process.pid, signum)
+    assert process.wait(timeout=120) in (128 + signum, -signum)
     (row,) = runs.table(home / "runs")[0]
     assert row["status"] == "stopped"
     (folder,) = (home / "runs").iterdir()
     assert runs.read_json(folder / "checkpoint.json")["step"] == row["steps"] > 0
+
+
+def test_a_notebooks_kernel_does_not_load_torch():
+    """It would be half a GB beside the runs that it waits for."""
+    code = (
+        "import sys\n"
+        "import t2ikit.figures, t2ikit.samples, t2ikit.study, t2ikit.widgets.compare\n"
+        "from t2ikit.workers import has_gpu\n"
+        "has_gpu()\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -19,7 +19,8 @@ from t2ikit.models.cost import Cost
 from t2ikit.train.setup import Parts
 
 PACKAGES = ("t2ikit", "torch", "diffusers", "transformers", "accelerate", "numpy")
-EXACT = ("versions", "device", "threads", "processes")  # what must not change between starts for bit-equal weights
+# what must not change between starts for bit-equal weights
+EXACT = ("versions", "device", "threads", "processes", "micro_batch")
 
 
 class Journal:
@@ -32,7 +33,7 @@ class Journal:
         self.exact_resume, self.device = True, "cpu"
         self.evaluated: int | None = None  # the step of the last evaluation
 
-    def begin(self, step: int, device: torch.device, processes: int) -> None:
+    def begin(self, step: int, device: torch.device, processes: int, micro_batch: int = 0) -> None:
         """Add this start's line, and take back the log to `step`, the last checkpoint's."""
         segment = {
             "first_step": step,
@@ -42,8 +43,10 @@ class Journal:
             "device": device_name(device),
             "threads": torch.get_num_threads(),
             "processes": processes,
+            "micro_batch": micro_batch,
         }
-        segments = [*runs.read_lines(self.folder / "segments.jsonl", ("first_step", *EXACT)), segment]
+        before = runs.read_lines(self.folder / "segments.jsonl", ("first_step", *EXACT[:-1]))
+        segments = [*({"micro_batch": 0} | s for s in before), segment]  # older starts had no such choice
         used = [
             s for s, after in pairwise(segments) if after["first_step"] > s["first_step"]
         ]  # the others left no steps
@@ -122,6 +125,8 @@ class Journal:
                 "captions": config.captions,
                 "codec": config.codec,
                 "precision": config.precision,
+                "resolution": config.resolution,
+                "objective": config.objective,
             },
         )
 

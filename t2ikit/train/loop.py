@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -20,16 +21,17 @@ from tqdm.auto import tqdm
 from t2ikit import runs
 from t2ikit.cache import EncodedSplit, cached_latents, cached_states
 from t2ikit.config import Budget, RunConfig
+from t2ikit.encoders import batches
 from t2ikit.errors import UserError
 from t2ikit.hardware import gemm_peak
 from t2ikit.objectives import sample_losses
 from t2ikit.probe import Probe, make_probe
+from t2ikit.processes import catching, leave
 from t2ikit.train import ema
 from t2ikit.train.checkpoint import load_checkpoint, pack_optimizer, save_checkpoint, save_snapshot, unpack_optimizer
 from t2ikit.train.draw import draw
 from t2ikit.train.journal import Journal, memory_bytes
 from t2ikit.train.setup import Parts, resolve
-from t2ikit.train.stopping import Terminated, signalled
 
 
 def train(config: RunConfig, budget: Budget, root: Path | None = None, parts: Parts | None = None) -> Path:
@@ -107,6 +109,7 @@ class Loop:
         AcceleratorState._reset_state()  # a process may train runs of several precisions, one after the other
         self.accelerator = Accelerator(mixed_precision={"fp32": "no", "bf16": "bf16"}[config.precision])
         self.device, self.processes = self.accelerator.device, self.accelerator.num_processes
+        parts.codec.to(self.device), parts.text.to(self.device)
         if config.batch % self.processes:
             raise UserError(
                 f"A batch of {config.batch} does not divide among {self.processes} processes: choose another number "
@@ -124,7 +127,7 @@ class Loop:
         self.gamma = ema.power_of(config.ema_std)
         self.forward: nn.Module = torch.compile(self.model) if config.compile else self.model
         self.journal = Journal(folder, lease, parts, parts.spec.cost())
-        self.step = self.restore()
+        self.step = self.saved = self.restore()
 
     def state(self) -> dict[str, Tensor]:
         """All that the coming steps depend on, besides the configuration and the step's number."""
@@ -147,10 +150,17 @@ class Loop:
 
     def run(self) -> None:
         """From the restored step to the budget's last. What a killed run still owes is found in its folder."""
-        self.journal.begin(self.step, self.device, self.processes)
+        self.journal.begin(self.step, self.device, self.processes, self.budget.micro_batch)
         self.journal.write_row(self.step, "running")
-        saved = time.monotonic()
-        with signalled() as received, self.progress() as bar:
+        since, received = time.monotonic(), list[int]()
+
+        def note(signum: int) -> None:
+            received.append(signum)
+            if (self.processes == 1 and self.saved == self.step) or received.count(signal.SIGINT) > 1:
+                leave(signum)  # at once: nothing would be lost, or there is no more patience
+
+        # SIGUSR1 is Slurm's warning
+        with catching(note, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1), self.progress() as bar:
             while True:
                 last = self.step >= self.budget.steps
                 due = last or self.budget.evaluates(self.step)
@@ -160,15 +170,17 @@ class Loop:
                     break
                 self.interval(received, bar)
                 stop = received if self.processes == 1 else self.anywhere(received)
-                if stop or self.step >= self.budget.steps or time.monotonic() - saved >= self.budget.checkpoint_seconds:
+                old = time.monotonic() - since >= self.budget.checkpoint_seconds
+                # before an evaluation too, which takes longer than a job that is told to stop may have
+                if stop or old or self.step >= self.budget.steps or self.budget.evaluates(self.step):
                     if not torch.stack(torch._foreach_norm(self.weights)).isfinite().all():
                         self.fail(f"after step {self.step}", self.step)
                     if self.lease:
                         save_checkpoint(self.folder, self.step, self.state(), self.lease)
-                    saved = time.monotonic()
+                    since, self.saved = time.monotonic(), self.step
                 if stop and self.step < self.budget.steps:
                     self.journal.write_row(self.step, "stopped")
-                    raise Terminated
+                    leave(signal.SIGINT if signal.SIGINT in received else signal.SIGTERM)
         self.journal.write_row(self.step, "done")
 
     def interval(self, received: list[int], bar: tqdm) -> None:
@@ -209,9 +221,8 @@ class Loop:
         found = load_checkpoint(self.folder)
         self.journal.write_row(step, "failed")
         raise UserError(
-            f"The loss of {self.parts.id} is not finite {where}; the checkpoint of step {found[0] if found else 0} "
-            "is kept: "
-            f"train again with a lower lr (now {self.config.lr:g}) or grad_clip (now {self.config.grad_clip:g})."
+            f"The loss of {self.parts.id} is not finite {where}; the checkpoint of step {found[0] if found else 0} is "
+            f"kept: train again with a lower lr (now {self.config.lr:g}) or grad_clip (now {self.config.grad_clip:g})."
         )
 
     @functools.cached_property
@@ -252,21 +263,31 @@ class Loop:
         """One optimiser step; returns (mean loss, gradient norm) as a tensor of two."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.lr * min(1.0, (self.step + 1) / max(1, self.config.warmup))
-        objective = self.parts.objective
-        loss = sample_losses(self.forward, objective, x0, noise, objective.timesteps(u), states, mask).mean()
-        self.accelerator.backward(loss)
+        objective, n = self.parts.objective, len(x0)
+        tensors = (x0, noise, objective.timesteps(u), states, mask)
+        loss = torch.zeros((), device=self.device)
+        for piece in batches(n, self.budget.micro_batch or n):
+            # gradients are exchanged between processes once a step
+            with nullcontext() if piece.stop >= n else self.accelerator.no_sync(self.model):
+                part = sample_losses(self.forward, objective, *(x[piece] for x in tensors))
+                part = part.mean() * (len(part) / n)
+                self.accelerator.backward(part)
+            loss += part.detach()
         norm = self.accelerator.clip_grad_norm_(self.weights, self.config.grad_clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         ema.update(self.average, self.weights, self.step, self.gamma)
-        return torch.stack([loss.detach(), norm.detach()])
+        return torch.stack([loss, norm.detach()])
 
     def evaluate(self) -> None:
-        """Log the probe's numbers for the raw weights (paper S scores those), and keep a snapshot."""
-        probe, start = self.probe, time.monotonic()
+        """Log the probe's numbers for the raw weights (paper S scores those), the validation loss of the averaged ones
+        (an isoFLOP study's, at a constant rate), and keep a snapshot."""
+        probe, start, objective = self.probe, time.monotonic(), self.parts.objective
         self.raw.eval()
-        found = probe.measure(self.raw, self.parts.objective, self.device)
+        found = probe.measure(self.raw, objective, self.device)
+        with self.averaged():
+            found |= {"val_loss_averaged": probe.loss(self.raw, objective, self.device)["val_loss"]}
         self.raw.train()
         if not math.isfinite(found["val_loss"] + found["caption_gap"]):
             self.fail(f"on validation images at step {self.step}", self.step)
@@ -274,6 +295,20 @@ class Loop:
             average = dict(zip(self.names, self.average, strict=True))
             save_snapshot(self.folder, self.step, self.raw, average, self.lease)
         self.journal.log(self.step, found | {"eval_seconds": round(time.monotonic() - start, 2)})
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The averaged weights in place of the raw ones, which come back unchanged."""
+        kept = [p.detach().clone() for p in self.weights]
+        try:
+            self.replace(self.average)
+            yield
+        finally:
+            self.replace(kept)
+
+    @torch.no_grad()
+    def replace(self, tensors: list[Tensor]) -> None:
+        torch._foreach_copy_(self.weights, tensors)
 
     def progress(self) -> tqdm:
         return tqdm(

@@ -61,15 +61,9 @@ class Parts:
 
 def resolve(config: RunConfig) -> Parts:
     """The parts of `config`. A pair that does not fit is one sentence."""
-    spec = zoo.spec(config.backbone).at(config.tier)
-    world = get_world(config.world)
+    spec = zoo.spec(config.backbone).at(config.tier, config.resolution)
+    world = get_world(config.world, size=config.resolution)
     choose(f"captions of {config.world}", config.captions, world.densities)
-    if config.resolution != spec.resolution or world.size != config.resolution:
-        raise UserError(
-            f"Resolution {config.resolution} does not fit: {spec.name} at tier {config.tier} takes "
-            f"{spec.resolution} px and the world "
-            f"{config.world} has {world.size} px; choose a tier and a world of one size."
-        )
     codec, text = image_codec(config.codec), text_encoder(config.text)
     if (codec.factor, codec.channels) != (spec.vae_factor, spec.latent_channels):
         raise UserError(

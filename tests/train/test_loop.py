@@ -5,6 +5,7 @@ import math
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -50,6 +51,8 @@ def apart(config, budget, root=None):
             os._exit(2)
         except SystemExit as stop:
             os._exit(stop.code)
+        except KeyboardInterrupt:
+            os._exit(130)
         os._exit(0)
 
     child = FORK.Process(target=work)
@@ -204,15 +207,16 @@ def test_killed_in_the_middle_of_writing_a_checkpoint(smoke, home, whole):
     assert not list(folder.rglob(".*.tmp"))
 
 
-def test_terminated_it_checkpoints_and_exits_with_143_then_goes_on(smoke, home, whole):
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_stopped_by_a_signal_it_checkpoints_and_then_goes_on(smoke, home, whole, signum):
     config, budget = smoke(steps=8, eval_every=3)
     unbroken = train(config, budget, whole)
     folder = home / "runs" / unbroken.name
     child = apart(config, budget)
     until(lambda: log_length(folder) >= 3)
-    os.kill(child.pid, signal.SIGTERM)
+    os.kill(child.pid, signum)
     child.join()
-    assert child.exitcode == 143
+    assert child.exitcode == 128 + signum
     step, _ = load_checkpoint(folder)
     assert 0 < step < 8
     row = runs.row(folder)
@@ -222,6 +226,21 @@ def test_terminated_it_checkpoints_and_exits_with_143_then_goes_on(smoke, home, 
     assert weights_of(folder) == weights_of(unbroken)
     assert [s["first_step"] for s in read_lines(folder / "segments.jsonl")] == [0, step]
     assert runs.row(folder)["status"] == "done"
+
+
+def test_a_signal_while_nothing_is_unsaved_ends_it_at_once(smoke, home, whole, monkeypatch):
+    """An evaluation, or the encoding of a shard, may take longer than a job that is told to stop has."""
+    config, budget = smoke(steps=2, eval_every=1, checkpoint_seconds=1e9)
+    unbroken = train(config, budget, whole)
+    folder = home / "runs" / unbroken.name
+    for name, saved in (("batch", None), ("evaluate", 1)):
+        with monkeypatch.context() as patch, pytest.raises(SystemExit) as stop:
+            patch.setattr(Loop, name, lambda _: (signal.raise_signal(signal.SIGTERM), pytest.fail("it went on")))
+            train(config, budget)
+        assert stop.value.code == 143 and runs.row(folder)["status"] == "stopped" and holder_of(folder) is None
+        assert (found := load_checkpoint(folder)) is saved or found[0] == saved
+    train(config, budget)
+    assert weights_of(folder) == weights_of(unbroken) and log_of(folder) == log_of(unbroken)
 
 
 def test_more_steps_extend_a_run_bit_for_bit(smoke, whole):
@@ -272,6 +291,17 @@ def test_another_environment_is_told_and_the_first_threads_come_back(smoke):
         torch.set_num_threads(1)
     assert runs.row(folder)["exact_resume"] is False
     assert [s["threads"] for s in read_lines(folder / "segments.jsonl")] == [1, 1]
+
+
+def test_a_batch_in_small_passes_has_the_same_gradient(smoke, whole):
+    at_once = train(*smoke(steps=2, eval_every=1), whole)
+    folder = train(*smoke(steps=1, eval_every=1, micro_batch=3))  # 8 images: 3, 3 and 2
+    assert runs.row(folder)["exact_resume"] is True
+    train(*smoke(steps=2, eval_every=1, micro_batch=4))
+    assert runs.row(folder)["exact_resume"] is False
+    for one, other in zip(log_of(folder), log_of(at_once), strict=True):
+        for key in {"loss", "grad_norm", "val_loss"} & set(one):
+            assert one[key] == pytest.approx(other[key], rel=1e-5)
 
 
 # one writer
@@ -361,8 +391,6 @@ def test_a_rate_that_is_too_high_is_one_sentence_and_json_stays_json(smoke):
 )
 @pytest.mark.parametrize("damage", ["cut", "rubbish"])
 def test_a_damaged_file_is_named_and_nothing_is_lost(trained, smoke, home, name, damage):
-    import shutil
-
     folder = home / "runs" / trained.name
     shutil.copytree(trained, folder)
     write_json(folder / "row.json", read_json(folder / "row.json") | {"status": "stopped", "steps": 4})
@@ -380,8 +408,6 @@ def test_a_damaged_file_is_named_and_nothing_is_lost(trained, smoke, home, name,
 
 
 def test_a_run_folder_without_its_configuration_is_one_sentence(trained, smoke, home):
-    import shutil
-
     folder = home / "runs" / trained.name
     shutil.copytree(trained, folder)
     (folder / "config.json").unlink()
@@ -391,8 +417,6 @@ def test_a_run_folder_without_its_configuration_is_one_sentence(trained, smoke, 
 
 
 def test_another_loss_space_does_not_go_on_in_the_same_log(trained, smoke, home):
-    import shutil
-
     shutil.copytree(trained, home / "runs" / trained.name)
     with pytest.raises(UserError, match=r"another loss space \(probe_images=3; now 2\)"):
         train(*smoke(steps=6, probe_images=2))
@@ -401,8 +425,6 @@ def test_another_loss_space_does_not_go_on_in_the_same_log(trained, smoke, home)
 
 
 def test_a_damaged_cache_shard_stops_training_with_its_name(smoke, home, shared_cache):
-    import shutil
-
     config, budget = smoke(steps=1)
     parts = resolve(config)
     (home / "cache").unlink()
@@ -445,7 +467,8 @@ def test_what_does_not_fit_is_said_before_anything_is_computed(smoke, home):
     for settings, said in [
         ({"backbone": "sd2-c321"}, "Unknown backbone 'sd2-c321'.*did you mean 'sd2-c320'"),
         ({"captions": "long"}, "Unknown captions of scenes 'long'"),
-        ({"resolution": 128}, "Resolution 128 does not fit"),
+        ({"resolution": 96}, "Scenes of 96 px are not drawn: choose 64 or 128."),
+        ({"resolution": 100}, "latent side 25 is no multiple of patch 2"),
         ({"text": "minilm"}, "gives 20 tokens of width 384 and pixart-h1024-d28 at tier smoke takes 20 of 64"),
         ({"codec": "sd3"}, "Unknown image codec 'sd3'"),
     ]:
@@ -455,8 +478,6 @@ def test_what_does_not_fit_is_said_before_anything_is_computed(smoke, home):
 
 
 def test_nothing_is_loaded_or_encoded_for_a_run_that_is_done(trained, smoke, monkeypatch, home):
-    import shutil
-
     shutil.copytree(trained, home / "runs" / trained.name)
     monkeypatch.setattr("t2ikit.train.loop.Loop", None)
     config, budget = smoke(probe_images=3)
@@ -464,8 +485,6 @@ def test_nothing_is_loaded_or_encoded_for_a_run_that_is_done(trained, smoke, mon
 
 
 def test_the_id_is_what_decides_the_weights_and_no_path(smoke, codec, tmp_path, trained):
-    import shutil
-
     shutil.copytree(codec.removeprefix("local-dir:"), tmp_path / "moved")
     moved = resolve(smoke(probe_images=3, codec=f"local-dir:{tmp_path / 'moved'}")[0])
     assert moved.id == trained.name
