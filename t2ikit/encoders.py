@@ -8,7 +8,6 @@ of weights and transform, names what was used; caches and run ids are keyed by i
 from __future__ import annotations
 
 import functools
-import hashlib
 import importlib.util
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 from t2ikit.config import digest
 from t2ikit.errors import UserError, choose
 from t2ikit.hub import loading
+from t2ikit.runs import file_hash
 from t2ikit.tensors import tensors_hash
 
 ASSETS = Path(__file__).parent / "assets"
@@ -77,7 +77,8 @@ class MiniLM(TextEncoder):
             if not path.exists():
                 raise UserError(f"{path} is missing: install t2ikit again, or use the text encoder minilm, 384 wide.")
             pca = load_file(path)
-            self.mean, self.components, self.scale = pca["mean"], pca["components"][: self.width], pca["scale"]
+            for part, tensor in (pca | {"components": pca["components"][: self.width]}).items():
+                self.register_buffer(part, tensor)
             weights += file_hash(path)
         self.fingerprint = digest(["minilm", weights, self.max_tokens, self.width])
 
@@ -86,7 +87,7 @@ class MiniLM(TextEncoder):
         """The unreduced states [B, max_tokens, 384] and the mask."""
         tokens = self.tokenizer(
             list(captions), padding="max_length", truncation=True, max_length=self.max_tokens, return_tensors="pt"
-        )
+        ).to(self.model.device)
         # sequences are padded to the longest of the batch only while the transformer runs
         longest = int(tokens["attention_mask"].sum(1).max())
         short = {k: v[:, :longest] for k, v in tokens.items()}
@@ -108,7 +109,7 @@ class MiniLM(TextEncoder):
 class OpenCLIPText(TextEncoder):
     """The text tower of an open_clip model: states before the last block, after the final norm, as SD2 takes them.
 
-    `source` is a name in `OPEN_CLIP` or `local-dir:FOLDER` with `open_clip_config.json` and
+    `name` is one in `OPEN_CLIP` or `local-dir:FOLDER` with `open_clip_config.json` and
     `open_clip_model.safetensors`. Padding is kept and not masked (LDM and SD2 do the same).
     """
 
@@ -136,11 +137,12 @@ class OpenCLIPText(TextEncoder):
 
     @torch.no_grad()
     def encode(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
-        model, tokens = self.model, self.tokenizer(list(captions))
+        model = self.model
+        tokens = self.tokenizer(list(captions)).to(model.positional_embedding.device)
         x = model.token_embedding(tokens) + model.positional_embedding
         for block in list(model.transformer.resblocks)[:-1]:
             x = block(x, attn_mask=model.attn_mask)
-        return model.ln_final(x).float(), torch.ones(x.shape[:2], dtype=torch.bool)
+        return model.ln_final(x).float(), torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
 
 
 @dataclass
@@ -178,6 +180,7 @@ class ImageCodec:
         return x.permute(0, 2, 3, 1).cpu().numpy()
 
     def to(self, device: str | torch.device) -> ImageCodec:
+        """This very codec, moved."""
         self.vae, self.shift, self.scale = self.vae.to(device), self.shift.to(device), self.scale.to(device)
         return self
 
@@ -237,11 +240,6 @@ def _image_codec(name: str, stamp: object) -> ImageCodec:
 def batches(n: int, size: int) -> Iterator[slice]:
     """Slices that cut `range(n)` into pieces of `size`."""
     return (slice(i, min(i + size, n)) for i in range(0, n, size))
-
-
-def file_hash(path: Path) -> str:
-    with path.open("rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 def not_loaded(kind: str, name: str, error: Exception) -> UserError:

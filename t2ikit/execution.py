@@ -11,11 +11,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from t2ikit import runs
 from t2ikit.errors import Busy, NotebookFailed, UserError
 from t2ikit.notebook_parameters import checked
+from t2ikit.processes import alive, born
 
 
 def to_stderr(line: str) -> None:
@@ -44,8 +43,11 @@ def execute(
     plain = checked(node, parameters, Path(notebook).name)
     if out == Path(notebook).resolve():
         raise UserError(f"{out} would be overwritten by its own outputs: choose another file for them.")
-    if status(out).get("state") == "running":
-        raise Busy(f"{out} is being written by process {status(out)['pid']}: wait for it, or choose another place.")
+    if (now := status(out)).get("state") == "running":
+        raise Busy(
+            f"{out} is being written by process {now['pid']} on {now['host']}: wait for it, or choose another place; "
+            f"if that process is no more, delete {status_path(out).name}."
+        )
 
     from t2ikit import kernel
 
@@ -102,14 +104,15 @@ def status(out: Path) -> dict[str, Any]:
 
     {state: "running" | "done" | "failed", cell: number from 1, cells: how many, line: first line of the cell,
     error: a sentence, kind: "user" | "cell" | "signal" | "killed" | "internal", started, ended: ISO times,
-    parameters, host, pid}
+    parameters, host, pid, born (when the process was, in seconds since 1970)}
     `running` is believed only while its process lives (on this host; another host's is taken at its word).
     """
     path = status_path(out)
     if not path.exists():
         return {}
-    value = json.loads(path.read_bytes())
-    if value["state"] == "running" and value["host"] == socket.gethostname() and not _alive(value):
+    value = runs.read_json(path, ("state", "kind", "error", "host", "pid"))
+    here = value["host"] == socket.gethostname()
+    if value["state"] == "running" and here and not alive(value["pid"], value.get("born", 0.0)):
         value |= {"state": "failed", "kind": "killed", "error": f"process {value['pid']} is gone: it was killed"}
     return value
 
@@ -121,7 +124,7 @@ class _Status:
             "state": "running", "cell": None, "cells": None, "line": None, "error": None, "kind": None,
             "started": _now(), "ended": None,
             "parameters": json.loads(json.dumps(parameters), parse_constant=lambda _: None),  # JSON has no NaN
-            "host": socket.gethostname(), "pid": os.getpid(),
+            "host": socket.gethostname(), "pid": os.getpid(), "born": born(),
         }  # fmt: skip
 
     def write(self, **changes: object) -> None:
@@ -156,13 +159,3 @@ def _bytes(notebook: Any) -> bytes:
 
 def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
-def _alive(value: dict[str, Any]) -> bool:
-    """Whether the process that wrote this status still runs (and is not a later one with its number)."""
-    try:
-        process = psutil.Process(value["pid"])
-        started = datetime.datetime.fromisoformat(value["started"]).timestamp()
-        return process.status() != psutil.STATUS_ZOMBIE and process.create_time() <= started + 1
-    except psutil.NoSuchProcess:
-        return False

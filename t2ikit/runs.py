@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import secrets
@@ -22,18 +23,17 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
-
-import psutil
+from typing import IO, Any
 
 from t2ikit.errors import Busy, UserError
+from t2ikit.processes import alive, born
 
 LEASE_SECONDS = 900.0  # a lease of another host is given up after this long without a heartbeat
 BEAT_SECONDS = 60.0
 LEASE_KEYS = ("host", "pid", "born", "token", "beat")
 ROW_KEYS = (
     "run", "backbone", "world", "tier", "seed", "steps", "images", "N", "D", "C", "flops_exact", "flops_paper", "loss",
-    "val_loss",     "loss_space", "status", "device", "seconds", "exact_resume",
+    "val_loss", "loss_space", "status", "device", "seconds", "exact_resume",
 )  # fmt: skip
 
 
@@ -47,18 +47,31 @@ def home() -> Path:
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Write `data` so that `path` holds either the old bytes or the new ones; a full disk leaves the old."""
+    with replacing(path, len(data)) as f:
+        f.write(data)
+
+
+@contextlib.contextmanager
+def replacing(path: Path, size: int) -> Iterator[IO[bytes]]:
+    """A file to write about `size` bytes to, which takes the place of `path` when the `with` block ends well."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(3)}.tmp")
-    with writing(path, len(data)):
+    with writing(path, size):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("wb") as f:
-                f.write(data)
+                yield f
                 f.flush()
                 os.fsync(f.fileno())
             os.replace(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's content, in hex."""
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 @contextlib.contextmanager
@@ -78,13 +91,17 @@ def writing(path: Path, size: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock file `path` for the length of a `with` block: others, threads included, wait."""
+def locked(path: Path, busy: str = "") -> Iterator[None]:
+    """Hold the lock file `path` for the length of a `with` block: others, threads included, wait, or raise `Busy` with
+    the sentence `busy` if one is given. The lock goes with the process that holds it."""
     with writing(path, 0):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = path.open("w")
     with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
+        except BlockingIOError:
+            raise Busy(busy) from None
         yield
 
 
@@ -183,8 +200,7 @@ class Lease:
             self.path.unlink(missing_ok=True)
 
     def _write(self) -> None:
-        process = psutil.Process()
-        values = (socket.gethostname(), process.pid, process.create_time(), self.token, time.time())
+        values = (socket.gethostname(), os.getpid(), born(), self.token, time.time())
         write_json(self.path, dict(zip(LEASE_KEYS, values, strict=True)))
 
     def _alone(self) -> contextlib.AbstractContextManager[None]:
@@ -203,13 +219,7 @@ def holder_of(folder: Path) -> dict[str, Any] | None:
         return None
     if lease["host"] != socket.gethostname():
         return lease if time.time() - lease["beat"] < LEASE_SECONDS else None
-    try:
-        process = psutil.Process(lease["pid"])
-        # a zombie is dead, though its parent has not asked yet
-        alive = process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - lease["born"]) < 1.0
-    except psutil.NoSuchProcess:
-        alive = False
-    return lease if alive else None
+    return lease if alive(lease["pid"], lease["born"]) else None
 
 
 @contextlib.contextmanager
@@ -243,7 +253,10 @@ def table(root: Path | None = None) -> tuple[list[dict[str, Any]], list[str]]:
     rows, problems = [], []
     for folder in sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")):
         try:
-            rows.append(row(folder))
+            if (holder := holder_of(folder)) and not (folder / "row.json").exists():
+                problems.append(f"{folder.name} is being started by process {holder['pid']} on {holder['host']}.")
+            else:
+                rows.append(row(folder))
         except UserError as error:
             problems.append(str(error))
     return rows, problems

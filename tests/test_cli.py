@@ -45,7 +45,8 @@ SMOKE = {"batch": 2, "probe_images": 3, "steps": 4, "log_every": 1, "eval_every"
         (["train", "sd2-c321"], "Unknown backbone 'sd2-c321'"),
         (
             ["train", "sd2-c320", "--world", "scene"],
-            "Unknown world 'scene': choose one of scenes, scenes-enumerated, pictograms; did you mean 'scenes'?",
+            "Unknown world 'scene': choose one of scenes, scenes-enumerated, scenes-single, "
+            "pictograms, pictograms-whole; did you mean 'scenes'?",
         ),
         (["train", "sd2-c320", "--tier", "big"], "Unknown tier 'big'"),
         (["train", "sd2-c320", "--set", "lr=nan"], "lr = 'nan' is not a number"),
@@ -59,6 +60,7 @@ SMOKE = {"batch": 2, "probe_images": 3, "steps": 4, "log_every": 1, "eval_every"
         (["models", "--tier", "big", "--json"], "Unknown tier 'big'"),
         (["runs", "/nonexistent/runs", "--json"], "There is no folder /nonexistent/runs"),
         (["data", "get", "clouds"], "Unknown world 'clouds'"),
+        (["data", "get", "pictograms", "--out", "/dev/null/x"], "x/.lock cannot be written (Not a directory)"),
     ],
 )
 def test_a_users_error_is_one_line_and_two(call, home, arguments, said):
@@ -179,9 +181,12 @@ def test_a_bug_of_ours_is_not_dressed_up_as_the_users(monkeypatch):
         cli.main()
 
 
-def test_a_reader_that_stops_early_is_no_error(home, trained):
-    shutil.copytree(trained, home / "runs" / trained.name)
-    command = f"(sleep 1; {sys.executable} -m t2ikit.cli runs --json) | true"  # the reader is gone for certain
+@pytest.mark.parametrize("rows", [1, 5000])
+def test_a_reader_that_stops_early_is_no_error(tmp_path, rows):
+    """Whether it has gone when the first bytes are written, or when the last are flushed."""
+    code = "import sys; from t2ikit import cli, runs; runs.table = lambda _: ([{'run': 'x' * 80}] * %d, []); cli.main()"
+    (tmp_path / "runs.py").write_text(code % rows)
+    command = f"(sleep 1; {sys.executable} {tmp_path / 'runs.py'} runs --json) | true"
     said = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
     assert said.stderr == ""
 

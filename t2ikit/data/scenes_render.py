@@ -73,24 +73,25 @@ def _distance(shape: str, radius: float, xy: np.ndarray) -> np.ndarray:
     return _polygon_distance(xy, radius * _outline(shape))
 
 
-@lru_cache(maxsize=1)
-def _sprites() -> np.ndarray:
-    """Coverage, float32 in 0…1: `CELL`² pixels a row, for every shape, size and offset (dy, dx); row 0 is empty.
+@lru_cache(maxsize=2)
+def _sprites(scale: int) -> np.ndarray:
+    """Coverage, float32 in 0…1: `(CELL · scale)`² pixels a row, for every shape, size and offset; row 0 is empty.
 
     In steps of 1/255, so that a last digit of another machine's cosine moves no pixel; 0.49 keeps halves off the edge.
     """
-    pixel = np.arange(CELL) - (CELL - 1) / 2
-    shifted = pixel - np.arange(-_STEPS, _STEPS + 1)[:, None] / 4
+    pixel = np.arange(CELL * scale) - (CELL * scale - 1) / 2
+    shifted = pixel - np.arange(-_STEPS, _STEPS + 1)[:, None] / 4 * scale
     y, x = shifted[:, None, :, None], shifted[None, :, None, :]
     xy = np.stack(np.broadcast_arrays(x, y), -1)
-    coverage = [np.clip(0.5 - _distance(shape, radius, xy), 0, 1) for shape in SHAPES for radius in SIZES.values()]
-    table = np.floor(255 * np.stack(coverage) + 0.49).reshape(-1, CELL * CELL) / 255
+    radii = [scale * radius for radius in SIZES.values()]
+    coverage = [np.clip(0.5 - _distance(shape, radius, xy), 0, 1) for shape in SHAPES for radius in radii]
+    table = np.floor(255 * np.stack(coverage) + 0.49).reshape(-1, pixel.size**2) / 255
     return np.concatenate([np.zeros_like(table[:1]), table]).astype(np.float32)
 
 
-def render(graphs: Graphs) -> np.ndarray:
-    """uint8 RGB [B, 64, 64, 3] of B scene graphs."""
-    b = len(graphs)
+def render(graphs: Graphs, scale: int = 1) -> np.ndarray:
+    """uint8 RGB [B, 64 · scale, 64 · scale, 3] of B scene graphs."""
+    b, side, size, margin = len(graphs), SIDE * scale, CELL * scale, MARGIN * scale
     mask = FORMATION_MASK[graphs.formation] & (graphs.formation >= 0)[..., None]
     thing = mask.argmax(1)
     kind = np.take_along_axis(graphs.shape * len(SIZES) + graphs.size, thing, 1)
@@ -98,13 +99,13 @@ def render(graphs: Graphs) -> np.ndarray:
     sprite = np.where(mask.any(1), 1 + (kind * _OFFSETS + dy) * _OFFSETS + dx, 0)
     background = _BACKGROUND[graphs.background]
     step = _PALETTE[np.take_along_axis(graphs.color, thing, 1)] - background[:, None]
-    out = np.empty((b, SIDE, SIDE, 3), np.uint8)
+    out = np.empty((b, side, side, 3), np.uint8)
     out[:] = background.astype(np.uint8)[:, None, None]
-    sprites = _sprites()
+    sprites = _sprites(scale)
     for cell in range(9):
         drawn = np.flatnonzero(sprite[:, cell])
-        coverage = sprites[sprite[drawn, cell]].reshape(-1, CELL, CELL, 1)
-        top, left = MARGIN + CELL * (cell // 3), MARGIN + CELL * (cell % 3)
+        coverage = sprites[sprite[drawn, cell]].reshape(-1, size, size, 1)
+        top, left = margin + size * (cell // 3), margin + size * (cell % 3)
         value = coverage * step[drawn, cell, None, None] + (background[drawn, None, None] + 0.5)
-        out[drawn, top : top + CELL, left : left + CELL] = value.astype(np.uint8)
+        out[drawn, top : top + size, left : left + size] = value.astype(np.uint8)
     return out

@@ -21,10 +21,8 @@ from t2ikit.data.render import THUMB
 from t2ikit.errors import need
 
 VALIDATION = 0.055  # share of images
-LARGEST, AT_LEAST = (
-    0.003,
-    8,
-)  # share of images, images: larger components are trained on, or a few would fill validation
+# share of images, and images: larger components are trained on, or a few would fill validation
+LARGEST, AT_LEAST = 0.003, 8
 STOP = frozenset("a an the of with and in on for to at by or".split())
 MODIFIERS = frozenset(  # of one concept: gender, and the two sides of one drawing
     """man woman person men women people boy girl male female

@@ -17,7 +17,9 @@ SPLITS = ("train", "val")
 WORLDS = {
     "scenes": ("t2ikit.data.scenes", "Scenes"),
     "scenes-enumerated": ("t2ikit.data.scenes_enumerated", "ScenesEnumerated"),
+    "scenes-single": ("t2ikit.data.scenes_enumerated", "ScenesSingle"),
     "pictograms": ("t2ikit.data.pictograms", "Pictograms"),
+    "pictograms-whole": ("t2ikit.data.pictograms", "PictogramsWhole"),
 }
 
 

@@ -81,19 +81,20 @@ class BackboneSpec:
         to them (padding included)."""
         return self.latent_side**2
 
-    def at(self, tier: str) -> Self:
-        """This backbone at a tier of `TIERS`; UserError if it is unknown, if the spec is resized already, or if a
-        width does not divide."""
+    def at(self, tier: str, resolution: int | None = None) -> Self:
+        """This backbone at a tier of `TIERS`, on images of `resolution` px (default: the tier's); UserError if the tier
+        is unknown, if the spec is resized already, or if a width or the resolution does not divide."""
         size = TIERS[choose("tier", tier, TIERS)]
         if self.width_divisor != 1:
             raise UserError(
                 f"{self.name} is already at 1/{self.width_divisor} of its published width: "
                 f"call .at({tier!r}) on the published spec."
             )
+        pixels = {"resolution": resolution} if resolution else {}
         if tier == "paper":
-            return self
+            return replace(self, **pixels)
         inputs = {k: getattr(size, k) for k in ("resolution", "vae_factor", "text_tokens", "text_width")}
-        return replace(self, **inputs | self._resized(size))
+        return replace(self, **inputs | pixels | self._resized(size))
 
     def build(self, device: str = "cpu", seed: int = 0) -> nn.Module:
         """The module `(latents [B,C,h,w], t [B], states [B,L,W], mask [B,L] bool) -> prediction [B,C,h,w]`, float32.

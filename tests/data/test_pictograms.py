@@ -22,6 +22,8 @@ from t2ikit.data.pictograms import Pictograms, get, leaks
 from t2ikit.data.shards import read_index, read_shard, read_table, write_table
 from t2ikit.data.world import get_world
 from t2ikit.errors import UserError
+from t2ikit.runs import locked, write_json
+from t2ikit.study import preset
 
 SCRIPT = "<script>alert(1)</script>"
 EMOJI = [
@@ -197,9 +199,24 @@ def test_no_folder_and_an_unfinished_one(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="run `t2ikit data get pictograms` first"):
         Pictograms()
     (tmp_path / "data/pictograms").mkdir(parents=True)
-    (tmp_path / "data/pictograms/manifest.json").write_text('{"complete": false}')
+    write_json(tmp_path / "data/pictograms/manifest.json", dict.fromkeys(pictograms_build.KEYS, {}))
     with pytest.raises(UserError, match="no finished pictograms"):
         Pictograms()
+    (tmp_path / "data/pictograms/manifest.json").write_text("{}")
+    with pytest.raises(UserError, match="manifest.json lacks 'recipe'"):
+        Pictograms()
+
+
+def test_the_whole_is_a_world_of_its_own(toys, tmp_path, monkeypatch):
+    folder, sets = toys
+    monkeypatch.setenv("T2IKIT_HOME", str(tmp_path))
+    (tmp_path / "data").mkdir()
+    get(folder.rename(tmp_path / "data" / "pictograms-whole"), sets=sets, workers=1, progress=False)
+    world = get_world("pictograms-whole")
+    assert world.length("train") + world.length("val") == 122
+    assert preset("sd2-c320", "pictograms-whole")[0].captions == "name"
+    with pytest.raises(UserError, match="data/pictograms: run `t2ikit data get pictograms` first"):
+        get_world("pictograms")
 
 
 def test_the_fingerprint_changes_with_a_caption_a_picture_and_the_split(toys):
@@ -255,7 +272,7 @@ def test_a_killed_build_leaves_no_process_and_goes_on_with_the_next_set(tmp_path
 
 def test_two_builds_of_one_folder_at_once_are_refused(toys):
     folder, sets = toys
-    with pictograms_build._alone(folder), pytest.raises(UserError, match="Another process is building"):
+    with locked(folder / ".lock"), pytest.raises(UserError, match="Another process is building"):
         get(folder, sets=sets, progress=False)
 
 
