@@ -8,24 +8,32 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from t2ikit.config import Budget, RunConfig
 from t2ikit.errors import UserError, choose
 from t2ikit.models import zoo
-from t2ikit.results import Results
+from t2ikit.results import Results, combine, read_committed, read_live
+from t2ikit.runs import home
 from t2ikit.study import preset
+from t2ikit.workers import train_apart
 
 FACTORS = (0.5, 1.0, 2.0)  # of a size's rate, in its sweep
+MEASURED = ("loss", "val_loss", "val_loss_se", "val_loss_averaged", "caption_gap", "caption_gap_se", "flip_accuracy")
+# columns that say whether a run is a study's
+SAME = ("world", "tier", "lr", "batch", "captions", "codec", "precision", "resolution", "objective")
 
 
 @dataclass(frozen=True)
 class Point:
-    """One size at one budget of `C` = 6 N D FLOPs: `N` parameters, `D` tokens, in `steps` of `batch` images."""
+    """One size at one budget of `C` = 6 N D FLOPs: `N` parameters (`N_token`: those that meet every token), `D` tokens,
+    in `steps` of `batch` images."""
 
     backbone: str
     C: float
     N: int
+    N_token: int
     D: int
     steps: int
     images: int
@@ -46,6 +54,7 @@ class Grid:
     least_steps: int = 1000
     most_steps: int = 100_000
     pairs: float | None = None  # in the data set, for the epochs
+    factors: tuple[float, ...] = FACTORS  # of a size's rate, in its sweep
 
 
 @dataclass(frozen=True)
@@ -56,14 +65,16 @@ class IsoFlop:
     title: str
     grids: Mapping[str, Grid]  # by tier
     world: str = "scenes"
-    rates: Mapping[str, float] = field(default_factory=dict)  # backbone → rate, where a sweep found one
+    rates: Mapping[tuple[str, str], float] = field(
+        default_factory=dict
+    )  # by tier and backbone, where a sweep found one
 
     def at(self, tier: str) -> Grid:
         return self.grids[choose("tier", tier, self.grids)]
 
     def config(self, backbone: str, tier: str, seed: int = 0, **settings: Any) -> tuple[RunConfig, Budget]:
         """The configuration of one size, with `settings` on top."""
-        rate = {"lr": self.rates[backbone]} if backbone in self.rates else {}
+        rate = {"lr": self.rates[tier, backbone]} if (tier, backbone) in self.rates else {}
         return preset(backbone, self.world, tier, seed=seed, **dict(self.at(tier).settings) | rate | settings)
 
     def points(self, tier: str) -> list[Point]:
@@ -84,10 +95,12 @@ class IsoFlop:
 
     def point(self, backbone: str, c: float, tier: str) -> Point:
         """What `c` FLOPs buy of `backbone`, in whole steps."""
-        batch, cost = self.config(backbone, tier)[0].batch, zoo.spec(backbone).at(tier).cost()
-        steps = round(c / (6 * cost.params * cost.tokens * batch))
-        images = steps * batch
-        return Point(backbone, c, cost.params, images * cost.tokens, steps, images, images * cost.flops_train)
+        config, _ = self.config(backbone, tier)
+        cost = zoo.spec(backbone).at(tier, config.resolution).cost()
+        steps = round(c / (6 * cost.params * cost.tokens * config.batch))
+        images = steps * config.batch
+        tokens, flops = images * cost.tokens, images * cost.flops_train
+        return Point(backbone, c, cost.params, cost.params_per_token, tokens, steps, images, flops)
 
     def runs(self, tier: str, seeds: Sequence[int] = (0,)) -> list[tuple[RunConfig, Budget]]:
         """One run a size and seed, to its largest budget and evaluated at each; the cheapest first."""
@@ -107,24 +120,24 @@ class IsoFlop:
         return runs
 
     def rate_runs(self, tier: str, seed: int = 0) -> list[tuple[RunConfig, Budget]]:
-        """The sweep of each size's rate, {½, 1, 2} × its own, over the fewest steps that a point may have."""
+        """The sweep of each size's rate, `factors` × its own, over the fewest steps that a point may have."""
         steps = self.at(tier).least_steps
         sizes = dict.fromkeys(p.backbone for p in self.points(tier))
         runs = []
         for backbone in sizes:
             rate = self.config(backbone, tier)[0].lr
-            for factor in FACTORS:
+            for factor in self.at(tier).factors:
                 config, budget = self.config(backbone, tier, seed, lr=rate * factor)
                 runs.append((config, replace(budget, steps=steps, eval_every=steps)))
         return runs
 
-    def budget_costs(self, tier: str, speed: float) -> pd.DataFrame:
-        """A row a budget: its sizes, from the fewest to the most parameters, images and epochs, and hours at `speed`
-        FLOP/s (of one size: a budget is the same for all)."""
+    def budget_costs(self, tier: str, speeds: Mapping[str, float]) -> pd.DataFrame:
+        """A row a budget: its sizes, from the fewest to the most parameters, images and epochs, and hours at each of
+        the named `speeds` in FLOP/s (of one size: a budget is the same for all)."""
         points = pd.DataFrame([asdict(p) for p in self.points(tier)])
         rows = []
         for c, of in points.groupby("C"):
-            row = {"C": c, "sizes": len(of), "hours": c / speed / 3600}
+            row = {"C": c, "sizes": len(of)} | {f"{name}_hours": c / speed / 3600 for name, speed in speeds.items()}
             for name in ("N", "images", "steps"):
                 row |= {f"{name}_from": of[name].min(), f"{name}_to": of[name].max()}
             if pairs := self.at(tier).pairs:
@@ -134,38 +147,80 @@ class IsoFlop:
 
     def table(self, results: Results, tier: str) -> pd.DataFrame:
         """The grid's points that have been trained, a row each: the grid's columns, world, seed, run, rate, and what
-        was measured there: `loss` (EMA-smoothed training loss), `val_loss`, `caption_gap` and their errors."""
-        measured = results.curves.merge(results.runs[["run", "lr", "batch", "source"]], on=["run", "source"])
-        measured = measured.rename(columns={"step": "steps", "loss": "loss_interval", "loss_ema": "loss"})
-        grid = pd.DataFrame([asdict(p) for p in self.points(tier)])
-        rates = {b: self.config(b, tier)[0].lr for b in self.at(tier).backbones}
-        measured = measured[
-            (measured["world"] == self.world)
-            & (measured["tier"] == tier)
-            & (measured["lr"] == measured["backbone"].map(rates))
-        ]
-        columns = ["world", "seed", "run", "lr", "batch", "loss", "val_loss", "val_loss_se", "caption_gap", "source"]
-        return grid.merge(measured[["backbone", "steps", *columns]], on=["backbone", "steps"])
+        was measured there: `loss` (EMA-smoothed training loss), `val_loss` of the raw weights, `val_loss_averaged`,
+        `caption_gap`. A run that is committed and live is taken as committed."""
+        return self.measured(results, self.points(tier), tier)
+
+    def sweep(self, results: Results, tier: str) -> pd.DataFrame:
+        """What a rate sweep has measured, in the same columns, and `above`: the validation loss's relative distance to
+        that of the backbone's best rate of the same seed."""
+        steps, rates = self.at(tier).least_steps, [c.lr for c, _ in self.rate_runs(tier)]
+        points = [replace(p, steps=steps) for p in {p.backbone: p for p in self.points(tier)}.values()]
+        table = self.measured(results, points, tier, rates)
+        best = table.groupby(["backbone", "seed"])["val_loss"].transform("min")
+        table = table.assign(tier=tier, above=table["val_loss"] / best - 1)
+        return table.sort_values(["backbone", "lr"], ignore_index=True)
+
+    def measured(self, results: Results, points: Sequence[Point], tier: str, rates: Sequence[float] = ()):
+        """The evaluations of this study's runs at `points`, at its rates or at any of `rates`."""
+        own = {b: self.config(b, tier)[0] for b in self.at(tier).backbones}
+        runs = results.runs[results.runs["backbone"].isin(own)]
+
+        def ours(row: Any) -> bool:
+            config = own[row.backbone]
+            rate = np.isclose(row.lr, rates or [config.lr], rtol=1e-5).any()  # CSV keeps seven digits
+            return rate and all(getattr(row, key, None) == getattr(config, key) for key in SAME if key != "lr")
+
+        runs = runs[np.array([ours(row) for row in runs.itertuples()], bool)]
+        loss = {"step": "steps", "loss": "loss_interval", "loss_ema": "loss"}
+        settings = runs.reindex(columns=["run", "source", "lr", "batch", "captions"])
+        curves = results.curves.rename(columns=loss).merge(settings, on=["run", "source"])
+        columns = ["world", "seed", "run", "lr", "batch", "captions", *MEASURED, "loss_space", "source"]
+        curves = curves.reindex(columns=["backbone", "steps", *columns]).astype(
+            {"steps": int} | dict.fromkeys(("lr", *MEASURED), float)
+        )
+        grid = pd.DataFrame([asdict(p) for p in points])
+        table = grid.merge(curves, on=["backbone", "steps"]).sort_values("source", kind="stable")
+        return table.drop_duplicates(["C", "run"], ignore_index=True)
+
+    def results(
+        self, committed: Path, tier: str, seeds: Sequence[int] = (0,), live: bool = True, rates: bool = False
+    ) -> Results:
+        """The committed rows at `tier`, and the live ones of this study (of its rate sweep), trained where missing."""
+        parts = [read_committed(committed).select(tier=tier)]
+        if live:
+            wanted = self.rate_runs(tier, seeds[0]) if rates else self.runs(tier, seeds)
+            parts.append(read_live(trained(wanted, home() / "runs")))
+        return combine(parts)
 
 
-def best_rates(results: Results, step: int) -> pd.DataFrame:
-    """Of a rate sweep the losses at `step`: backbone, lr, loss, and `above`, the relative distance to the backbone's
-    best rate."""
-    at = results.curves[results.curves["step"] == step].merge(results.runs[["run", "lr"]], on="run")
-    table = at[["backbone", "lr", "val_loss", "loss_ema"]].sort_values(["backbone", "lr"], ignore_index=True)
-    return table.assign(above=table["val_loss"] / table.groupby("backbone")["val_loss"].transform("min") - 1)
+def trained(wanted: Sequence[tuple[RunConfig, Budget]], root: Path) -> list[Path]:
+    """The run folders of `wanted`, trained where they are missing; where none is, no process is started."""
+    from t2ikit.train.loop import is_done, run_folder
+    from t2ikit.train.setup import resolve
+
+    folders = [run_folder(resolve(config), root) for config, _ in wanted]
+    missing = [run for run, folder in zip(wanted, folders, strict=True) if not is_done(folder, run[1].steps)]
+    if missing:
+        train_apart(missing, root)
+    return folders
 
 
 def save_rates(path: Path, table: pd.DataFrame) -> None:
-    """Keep the sweep as CSV, for `read_rates`."""
+    """Keep a `sweep` as CSV, for `read_rates`, in place of older rows of the same tier and backbones."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    table = table[["tier", "backbone", "world", "seed", "lr", "steps", "val_loss", "loss", "above"]]
+    if path.exists():
+        older, key = pd.read_csv(path), ["tier", "backbone"]
+        table = pd.concat([older[~older.set_index(key).index.isin(table.set_index(key).index)], table])
     table.to_csv(path, index=False, float_format="%.7g")
 
 
-def read_rates(path: Path) -> dict[str, float]:
-    """Each backbone's best rate of the sweep kept in `path`; none where there is no such file."""
+def read_rates(path: Path) -> dict[tuple[str, str], float]:
+    """The best rate, by the mean over seeds, of each tier and backbone whose sweep is kept in `path`; none where there
+    is no file."""
     if not path.exists():
         return {}
-    table = pd.read_csv(path)
-    best = table.loc[table.groupby("backbone")["val_loss"].idxmin()]
-    return dict(zip(best["backbone"], best["lr"], strict=True))
+    table = pd.read_csv(path).groupby(["tier", "backbone", "lr"], as_index=False)["val_loss"].mean()
+    best = table.loc[table.groupby(["tier", "backbone"])["val_loss"].idxmin()]
+    return dict(zip(zip(best["tier"], best["backbone"], strict=True), best["lr"], strict=True))

@@ -8,12 +8,14 @@ import torch
 from typer.testing import CliRunner
 
 from papers_repro.dit_laws import studies
+from t2ikit import isoflop
 from t2ikit.cli import app
 from t2ikit.errors import UserError
-from t2ikit.isoflop import Grid, IsoFlop, best_rates, read_rates, save_rates
+from t2ikit.isoflop import Grid, IsoFlop, read_rates, save_rates
 from t2ikit.models import zoo
 from t2ikit.objectives import objective, sample_losses
-from t2ikit.results import combine, read_live
+from t2ikit.results import Results, combine, read_live
+from t2ikit.study import costs
 from t2ikit.workers import train_apart
 
 GRID = Grid(("incontext-d2-w32", "incontext-d2-w64"), (2e9, 4e9), {"batch": 4, "warmup": 0}, least_steps=5)
@@ -22,6 +24,16 @@ STUDY = IsoFlop("two", "Two sizes", {"smoke": GRID})
 
 def with_grid(**changes):
     return replace(STUDY, grids={"smoke": replace(GRID, **changes)})
+
+
+def as_results(runs, step, losses, source="live"):
+    """Evaluations at `step`, one a run, as tables."""
+    of_run = [{k: getattr(c, k) for k in ("backbone", "world", "tier", "seed", *isoflop.SAME)} for c, _ in runs]
+    rows = [r | {"run": f"{r['backbone']}@{r['lr']:.2g}", "loss_space": "s", "source": source} for r in of_run]
+    curves = [r | {"step": step, "val_loss": v, "loss": v, "loss_ema": v} for r, v in zip(rows, losses, strict=True)]
+    keys = ("run", "source", "backbone", "world", "tier", "seed", "loss_space")
+    curves = pd.DataFrame(curves)[[*keys, "step", "val_loss", "loss", "loss_ema"]]
+    return Results(pd.DataFrame(rows), curves)
 
 
 def test_a_budget_buys_its_flops_in_whole_steps():
@@ -69,26 +81,71 @@ def test_a_study_trained_gives_the_table_of_a_law(home):
     assert {"backbone", "world", "N", "D", "C", "loss", "steps", "seed", "val_loss"} <= set(table)
     expected = {(p.backbone, p.C, p.steps) for p in study.points("smoke")}
     assert set(zip(table["backbone"], table["C"], table["steps"], strict=True)) == expected
-    assert table[["loss", "val_loss"]].notna().all().all()
-    other = replace(study, rates={"incontext-d2-w32": 5e-4})  # runs of another rate are no points of it
+    assert table[["loss", "val_loss", "val_loss_averaged"]].notna().all().all()
+    assert (table["val_loss"] != table["val_loss_averaged"]).all()
+    other = replace(study, rates={("smoke", "incontext-d2-w32"): 5e-4})  # runs of another rate are no points of it
     assert set(other.table(read_live(folders), "smoke")["backbone"]) == {"incontext-d2-w64"}
 
 
 def test_the_best_rate_of_a_sweep_is_kept_and_read(tmp_path):
     runs = STUDY.rate_runs("smoke")
     assert [c.lr for c, _ in runs] == [5e-4, 1e-3, 2e-3] * 2 and {b.steps for _, b in runs} == {5}
-    names = [f"{c.backbone}@{c.lr}" for c, _ in runs]
-    losses = [0.9, 0.8, 0.804, 0.7, 0.6, 0.5]
-    curves = pd.DataFrame(
-        {"run": names, "backbone": [c.backbone for c, _ in runs], "step": 5, "val_loss": losses, "loss_ema": losses}
-    )
-    results = combine([])
-    results = replace(results, runs=pd.DataFrame({"run": names, "lr": [c.lr for c, _ in runs]}), curves=curves)
-    table = best_rates(results, 5)
+    results = as_results(runs, 5, [0.9, 0.8, 0.804, 0.7, 0.6, 0.5])
+    table = STUDY.sweep(results, "smoke")
     assert table["above"].tolist() == pytest.approx([0.125, 0, 0.005, 0.4, 0.2, 0])
-    save_rates(tmp_path / "rates.csv", table)
-    assert read_rates(tmp_path / "rates.csv") == {"incontext-d2-w32": 1e-3, "incontext-d2-w64": 2e-3}
+    assert STUDY.sweep(combine([]), "smoke").empty and STUDY.table(combine([]), "smoke").empty
+    save_rates(tmp_path / "rates.csv", table[table["backbone"] == "incontext-d2-w32"])
+    save_rates(tmp_path / "rates.csv", table[table["backbone"] == "incontext-d2-w64"])
+    small, large = (("smoke", f"incontext-d2-w{width}") for width in (32, 64))
+    assert read_rates(tmp_path / "rates.csv") == {small: 1e-3, large: 2e-3}
+    save_rates(tmp_path / "rates.csv", table.assign(val_loss=[0.8, 0.9, 1.0] * 2))
+    assert read_rates(tmp_path / "rates.csv") == {small: 5e-4, large: 5e-4}
+    save_rates(tmp_path / "rates.csv", table.assign(tier="tiny"))
+    assert read_rates(tmp_path / "rates.csv") == {
+        small: 5e-4, large: 5e-4, ("tiny", small[1]): 1e-3, ("tiny", large[1]): 2e-3,
+    }  # fmt: skip
     assert read_rates(tmp_path / "none.csv") == {}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"captions": "dense"},
+        {"batch": 8},
+        {"lr": 5e-4},
+        {"world": "pictograms"},
+        {"resolution": 128},
+        {"objective": "rf-uniform"},
+    ],
+)
+def test_runs_of_another_setting_are_no_points(changed):
+    runs = [(c, b) for c, b in STUDY.runs("smoke") if c.backbone == "incontext-d2-w64"]
+    steps = min(p.steps for p in STUDY.points("smoke") if p.backbone == "incontext-d2-w64")
+    assert len(STUDY.table(as_results(runs, steps, [0.5]), "smoke")) == 1
+    assert STUDY.table(as_results([(replace(c, **changed), b) for c, b in runs], steps, [0.5]), "smoke").empty
+
+
+def test_a_rate_found_at_one_tier_is_that_tiers():
+    study = replace(STUDY, grids={"smoke": GRID, "tiny": GRID}, rates={("smoke", "incontext-d2-w64"): 5e-3})
+    assert [study.config("incontext-d2-w64", tier)[0].lr for tier in ("smoke", "tiny")] == [5e-3, 1e-3]
+
+
+def test_a_run_committed_and_live_is_one_point_and_seven_digits_are_the_rate():
+    study = replace(STUDY, rates={("smoke", "incontext-d2-w64"): 1e-3 / 3})
+    runs = [(c, b) for c, b in study.runs("smoke") if c.backbone == "incontext-d2-w64"]
+    steps = min(p.steps for p in study.points("smoke") if p.backbone == "incontext-d2-w64")
+    live = as_results(runs, steps, [0.5])
+    both = combine([live, as_results([(replace(c, lr=3.333333e-4), b) for c, b in runs], steps, [0.5], "committed")])
+    assert study.table(both, "smoke")["source"].tolist() == ["committed"]
+
+
+def test_twice_the_resolution_costs_four_times_the_image_tokens():
+    study = with_grid(settings={"batch": 4, "warmup": 0, "resolution": 128}, budgets=(2e10, 4e10))
+    for p in study.points("smoke"):
+        assert p.D == (256 + 20) * p.images and p.C == pytest.approx(6 * p.N * p.D, rel=0.5 / p.steps)
+    images = costs(study.runs("smoke"), 1e12)
+    flops = {p.backbone: p.flops_exact / p.images for p in study.points("smoke")}
+    assert (images["flops_exact"] / images["images"]).tolist() == pytest.approx(images["backbone"].map(flops).tolist())
 
 
 def test_the_smallest_rung_of_tier_paper_takes_a_step():
@@ -110,14 +167,14 @@ def test_the_smallest_rung_of_tier_paper_takes_a_step():
 
 
 def test_a_dry_run_prints_the_grid_and_trains_nothing(home):
-    done = CliRunner().invoke(
-        app, ["study", "isoflop-incontext-scenes", "--tier", "paper", "--dry-run", "--gpu", "H200"]
-    )
+    done = CliRunner().invoke(app, ["study", "isoflop-incontext-scenes", "--tier", "paper", "--dry-run"])
     assert done.exit_code == 0, done.output
     lines = done.stdout.splitlines()
-    assert lines[0].split()[:3] == ["C", "sizes", "hours"] and "epochs_to" in lines[0]
-    hours = float(next(line for line in lines if line.strip().startswith("6e+18")).split()[2])
-    assert hours == pytest.approx(6e18 / (989.4e12 * 0.4 * 3600), rel=1e-3)
+    assert lines[0].split()[:4] == ["C", "sizes", "H100_hours", "H200_hours"] and "epochs_to" in lines[0]
+    rows = {line.split()[0]: line.split()[1:] for line in lines[1:7]}
+    assert [float(c) for c in rows] == list(studies.BUDGETS["paper"])
+    for c, row in rows.items():
+        assert [float(hours) for hours in row[1:3]] == pytest.approx([float(c) / (989.4e12 * 0.4 * 3600)] * 2, rel=1e-3)
     assert not (home / "runs").exists()
 
 

@@ -49,6 +49,20 @@ def velocity_of(model: nn.Module, condition: Condition) -> Predictor:
     return lambda x, t: model(x, t, *condition)
 
 
+def noise_of_flow(model: nn.Module, alphas_cumprod: Tensor, condition: Condition) -> Predictor:
+    """The noise that a rectified-flow backbone predicts at DDPM's timesteps: with √ᾱ and σ = √(1 − ᾱ) the same noisy
+    image is x / (√ᾱ + σ) at the flow time t = σ / (√ᾱ + σ), and ε = x_t + (1 − t) v."""
+    scale, noise = alphas_cumprod.double().sqrt(), (1 - alphas_cumprod.double()).sqrt()
+    time = noise / (scale + noise)
+
+    def predict(x: Tensor, t: Tensor) -> Tensor:
+        at = t.long().cpu()
+        flow, total = time[at].to(x), (scale + noise)[at].to(x).view(-1, 1, 1, 1)
+        return x / total + (1 - flow).view(-1, 1, 1, 1) * model(x / total, flow, *condition)
+
+    return predict
+
+
 def noise_levels(alphas_cumprod: Tensor) -> np.ndarray:
     """log σ [T] of the timesteps, σ² = (1 − ᾱ) / ᾱ; between two timesteps it is taken to be linear."""
     a = alphas_cumprod.double().cpu().numpy()

@@ -14,6 +14,7 @@ from t2ikit.metrics.likelihood import (
     flow_log_likelihood,
     noise_levels,
     noise_of,
+    noise_of_flow,
     variational_bound,
     velocity_of,
 )
@@ -218,3 +219,13 @@ def test_bad_chains_are_one_sentence(steps):
 def test_no_steps_solve_nothing():
     with pytest.raises(UserError, match="0 steps with 1 probes solve no ODE"):
         flow_log_likelihood(best_velocity, torch.zeros(1, 1, 2, 2), steps=0)
+
+
+def test_a_flow_predicts_ddpms_noise():
+    """The best velocity of Gaussian data gives, at DDPM's timesteps, the best noise; and with it the same bound."""
+    x, t = draw(3, 1, 2, 2), torch.tensor([20, 400, 980])
+    flow = noise_of_flow(lambda x, t: best_velocity(x, t, S2), LDM, ())
+    torch.testing.assert_close(flow(x, t), best_noise(x, t), rtol=1e-4, atol=1e-6)
+    x0 = 1.3 * draw(4, 1, 2, 2).float()
+    bounds = [variational_bound(p, x0, LDM, [0, 100, 500, 999]).total for p in (flow, best_noise)]
+    np.testing.assert_allclose(*bounds, rtol=1e-4)

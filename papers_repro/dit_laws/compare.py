@@ -1,0 +1,126 @@
+"""What is compared in paper D's notebooks: two profiles budget by budget, a law with budgets it has not seen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from papers_repro.dit_laws.profiles import Profile, between, three, tidy
+from t2ikit.errors import UserError
+from t2ikit.isoflop import IsoFlop
+from t2ikit.laws import fit_power, hold_out_largest
+from t2ikit.laws.intervals import LEVEL, fieller, t_quantile
+from t2ikit.laws.power import PowerFit
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Loss of `second` over loss of `first` at the budgets that both have: a power law of C, and where it meets 1."""
+
+    first: str
+    second: str
+    ratio: PowerFit
+    crossing: float
+    crossing_interval: tuple[float, float] | None  # None: unbounded
+
+
+def paired(first: Profile, second: Profile) -> Comparison:
+    """Paired by budget, so that what both share at a budget cancels. UserError with fewer than five common budgets."""
+    theirs = {round(np.log10(b.C), 1): b for b in second.usable}
+    pairs = [(b, theirs[key]) for b in first.usable if (key := round(np.log10(b.C), 1)) in theirs]
+    c = np.array([a.C for a, _ in pairs])
+    ratio = fit_power(c, np.array([b.loss / a.loss for a, b in pairs]), x_label="C (FLOPs)", y_label="ratio of losses")
+    middle, values = float(np.log(ratio.x).mean()), np.log(ratio.y)
+    u, level = np.log(ratio.x) - middle, float(values.mean())
+    noise, dof = float(np.sum((values - level - ratio.exponent * u) ** 2)) / (len(u) - 2), len(u) - 2
+    covariance = noise * np.diag([1 / len(u), 1 / (u @ u)])
+    ends = fieller(-level, ratio.exponent, covariance, t_quantile(LEVEL, dof)) or ()
+    place = [float(np.exp(np.clip(middle + v, -600, 600))) for v in (-level / ratio.exponent, *ends)]
+    return Comparison(first.label, second.label, ratio, place[0], tuple(place[1:]) if ends else None)
+
+
+def comparisons(pairs: Sequence[tuple[Profile, Profile]]) -> pd.DataFrame:
+    """Exponents side by side, a row a pair: their difference with its 95% interval, and the crossing; or why not."""
+    rows = []
+    for first, second in pairs:
+        row = {"first": first.label, "second": second.label}
+        try:
+            found = paired(first, second)
+        except UserError as error:
+            rows.append(row | {"note": first.why or second.why or str(error)})
+            continue
+        rows.append(
+            row | {"difference of exponents": found.ratio.exponent, "95%": between(found.ratio.low, found.ratio.high),
+                   "budgets": found.ratio.n, "crossing (FLOPs)": three(found.crossing),
+                   "its 95%": between(*(found.crossing_interval or (None, None)))}
+        )  # fmt: skip
+    return tidy(pd.DataFrame(rows))
+
+
+def stacked(profiles: Mapping[str, Profile]) -> pd.DataFrame:
+    """The points of several profiles with a column `of`, their names."""
+    frames = [p.table.assign(of=name) for name, p in profiles.items() if len(p.table)]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def matrix(scored: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """At the largest budget that all have: the lowest loss of each training on each caption set ± its standard error
+    over validation images, a row a training, a column a caption set."""
+    full = [frame for frame in scored.values() if len(frame)]
+    if len(full) < len(scored):
+        return pd.DataFrame()
+    c = max(set.intersection(*(set(frame["C"]) for frame in full)))
+    rows = {}
+    for name, frame in scored.items():
+        of = frame[frame["C"] == c]
+        best = of.loc[of.groupby("on_captions")["value"].idxmin()]
+        cells = {f"asked with {r.on_captions} captions": f"{r.value:.5g} ± {r.se:.1g}" for r in best.itertuples()}
+        rows[f"trained on {name}, C = {c:.1e} FLOPs, {int(best['n'].iloc[0])} images"] = cells
+    return pd.DataFrame(rows).T
+
+
+def held_out(p: Profile) -> tuple[dict | None, str]:
+    """`hold_out_largest` of the profile's points, the points of one training one cluster; or why there is none."""
+    if p.table.empty:
+        return None, "Nothing is held out."
+    columns = [p.table[c].to_numpy(float) for c in ("N", "D", p.y)]
+    try:
+        held = hold_out_largest(*columns, C=p.table["C"].to_numpy(float), runs=p.table["run"].to_numpy())
+    except UserError as error:
+        return None, str(error)
+    text = (
+        f"Without the largest budget ({held['C']:.2g} FLOPs) {held['fitted_on']} points predict its {held['points']}: "
+    )
+    return held, f"{text}mean error {held['error']:.2%}, {held['covered']:.0%} inside the 95% interval."
+
+
+def headline(held: dict | None) -> pd.DataFrame | None:
+    """The numbers of a held-out budget, a row each."""
+    names = {
+        "C": "C (FLOPs)", "decades_beyond": "decades beyond the others", "fitted_on": "points fitted",
+        "points": "points held out", "error": "mean |error| (share)", "covered": "inside the 95% interval (share)",
+        "best_loss": "best loss", "best_predicted": "predicted of that run",
+        "baseline_last_budget": "baseline: best of the budget before", "skill_over_last_budget": "skill over it",
+        "baseline_power_law": "baseline: power law without floor", "skill_over_power_law": "skill over it too",
+    }  # fmt: skip
+    return held and tidy(pd.DataFrame({"held-out budget": {name: held[key] for key, name in names.items()}}))
+
+
+def predict(p: Profile, further: IsoFlop, far: Profile) -> pd.DataFrame:
+    """What the surface through all budgets says of the points of another study, and what they were, where trained."""
+    law = p.fit.surface.huber if p.fit and p.fit.surface else None
+    measured = far.table.groupby("backbone")[far.y].agg(["mean", "size"]) if len(far.table) else pd.DataFrame()
+    beyond = np.log10(1 / p.table["C"].max()) if len(p.table) else np.nan
+    rows = []
+    for at in further.points(p.tier):
+        low, high = law.prediction_interval(at.N, at.D) if law else (None, None)
+        known = measured.loc[at.backbone] if at.backbone in measured.index else {"mean": None, "size": 0}
+        rows.append({
+            "backbone": at.backbone, "C (FLOPs)": at.C, "decades beyond": np.log10(at.C) + beyond,
+            "N (parameters)": at.N, "D (tokens)": at.D, "predicted": float(law.predict(at.N, at.D)) if law else None,
+            "low": low, "high": high, "measured": known["mean"], "n": int(known["size"]),
+        })  # fmt: skip
+    return pd.DataFrame(rows)

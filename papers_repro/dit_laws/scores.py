@@ -1,0 +1,201 @@
+"""Scores for which a model is built again from a snapshot: bound, likelihood, distance, loss on other validation sets.
+
+All of the averaged weights. `python -m papers_repro.dit_laws.scores STUDY --tier tiny --metric vlb` scores the live
+runs of a study where its budgets end and keeps the rows in results/scores.csv.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+import torch
+import typer
+from torch import nn
+from tqdm.auto import tqdm
+
+from t2ikit.data.world import get_world
+from t2ikit.encoders import image_codec, text_encoder
+from t2ikit.errors import UserError, choose
+from t2ikit.generate import generate, load_run
+from t2ikit.objectives import DDPM, RectifiedFlow
+from t2ikit.probe import Probe, make_probe
+from t2ikit.results import read_live
+from t2ikit.runs import append_line, home, read_lines
+from t2ikit.train.setup import Parts
+
+FILE = "scores.csv"
+COLUMNS = ["run", "step", "metric", "world", "captions", "value", "se", "n"]
+IMAGES = {"smoke": 16}  # by tier; elsewhere as many as the validation loss has
+CHAIN, SOLVER, SAMPLER = 64, 20, 25  # timesteps of the bound, Runge–Kutta steps of the likelihood, Euler's of a sample
+UNITS = {
+    "vlb": "Variational bound (nats/dimension)",
+    "nll": "Negative log-likelihood (nats/dimension)",
+    "fd-efficientnet-lite0": "FD (EfficientNet-Lite0 features)",
+    "val_loss": "Validation loss (MSE)",
+}
+Score = dict[str, Any]  # value, se (None for one number of a whole set), n images
+
+
+def bound(parts: Parts, model: nn.Module, probe: Probe) -> Score:
+    """DDPM's bound at LDM's schedule along a chain of timesteps, without the discretised last step."""
+    from t2ikit.metrics.likelihood import noise_of_flow, variational_bound
+
+    alphas = DDPM().scheduler.alphas_cumprod
+    chain = np.linspace(0, len(alphas) - 1, CHAIN).round().astype(int)
+    return _mean(variational_bound(noise_of_flow(model, alphas, probe.true), probe.x0, alphas, chain).total)
+
+
+def likelihood(parts: Parts, model: nn.Module, probe: Probe) -> Score:
+    """−log p of the latents by the flow's ODE."""
+    from t2ikit.metrics.likelihood import flow_log_likelihood, velocity_of
+
+    log_p = flow_log_likelihood(velocity_of(model.requires_grad_(False), probe.true), probe.x0, SOLVER)
+    return _mean(-log_p.numpy() / probe.x0[0].numel())
+
+
+def distance(parts: Parts, model: nn.Module, probe: Probe) -> Score:
+    """FD of images sampled for validation captions, without guidance, to those captions' own images."""
+    from t2ikit.metrics.fidelity import frechet
+
+    n, config = len(probe.x0), parts.config
+    prompts = parts.world.captions("val", np.arange(n), config.captions)
+    made = generate(parts, model, prompts, steps=SAMPLER, guidance=1.0, progress=False)
+    found = frechet(_moments(made), _reference(config.world, config.resolution, n))
+    return {"value": found["value"], "se": None, "n": n}
+
+
+def validation(parts: Parts, model: nn.Module, probe: Probe) -> Score:
+    found = probe.loss(model, parts.objective)
+    return {"value": found["val_loss"], "se": found["val_loss_se"], "n": found["n"]}
+
+
+METRICS: dict[str, Callable[[Parts, nn.Module, Probe], Score]] = {
+    "vlb": bound, "nll": likelihood, "fd-efficientnet-lite0": distance, "val_loss": validation,
+}  # fmt: skip
+
+
+def of_snapshot(
+    folder: Path, step: int, metrics: Sequence[str], on: Sequence[tuple[str, str]] = (), n: int | None = None
+) -> list[Score]:
+    """Rows of `COLUMNS`: each metric on each validation set (world, captions) of `on` (none: the run's own).
+
+    What has been scored is kept beside the run. n: images (default: as many as the run's validation loss has).
+    """
+    for metric in metrics:
+        choose("metric", metric, METRICS)
+    kept = {_key(r): r for r in read_lines(folder / "scores.jsonl", COLUMNS)}
+    loaded, rows = None, []
+    for world, captions in on or [(None, None)]:
+        for metric in metrics:
+            loaded = loaded or load_run(folder, step, averaged=True)
+            parts, model = loaded
+            config = parts.config
+            where = {"world": world or config.world, "captions": captions or config.captions}
+            row = {"run": folder.name, "step": step, "metric": metric} | where | {"n": n or config.probe_images}
+            if _key(row) not in kept:
+                if not isinstance(parts.objective, RectifiedFlow):
+                    raise UserError(f"{folder.name} is trained by {config.objective}: choose runs of a rectified flow.")
+                probe = _probe(*where.values(), config.resolution, config.codec, config.text, row["n"])
+                kept[_key(row)] = row | METRICS[metric](parts, model, probe)
+                append_line(folder / "scores.jsonl", kept[_key(row)])
+            rows.append(kept[_key(row)])
+    return rows
+
+
+def of_table(
+    table: pd.DataFrame, committed: Path, metrics: Sequence[str], tier: str, on: Sequence[tuple[str, str]] = ()
+) -> pd.DataFrame:
+    """The points of a study's `table` with their scores, a row a point, metric and validation set: live points are
+    scored where they have not been, committed ones read from `committed`/scores.csv."""
+    live = table[table["source"] == "live"]
+    rows = []
+    for point in tqdm(list(live.itertuples()), desc="scores", unit="snapshot", mininterval=1.0, disable=live.empty):
+        rows += of_snapshot(home() / "runs" / point.run, point.steps, metrics, on, IMAGES.get(tier))
+    found = pd.concat([f for f in (pd.DataFrame(rows), read(committed)) if len(f)] or [pd.DataFrame(columns=COLUMNS)])
+    found = found[found["metric"].isin(metrics)].drop_duplicates(["run", "step", "metric", "world", "captions"])
+    found = found.rename(columns={"step": "steps", "world": "on_world", "captions": "on_captions"})
+    scored = table.merge(found.astype({"steps": int}), on=["run", "steps"])
+    if on:
+        return scored.merge(pd.DataFrame(on, columns=["on_world", "on_captions"]), on=["on_world", "on_captions"])
+    return scored[(scored["on_world"] == scored["world"]) & (scored["on_captions"] == scored["captions"])]
+
+
+def read(folder: Path) -> pd.DataFrame:
+    """The committed scores; empty where there are none."""
+    path = folder / FILE
+    return pd.read_csv(path, dtype={"run": str}) if path.exists() else pd.DataFrame(columns=COLUMNS)
+
+
+def wide(table: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
+    """`table` with a column a metric of `scores`."""
+    if scores.empty:
+        return table
+    columns = scores.pivot_table(index=["run", "steps"], columns="metric", values="value").reset_index()
+    return table.merge(columns, on=["run", "steps"], how="left", suffixes=("", "_scored"))
+
+
+def _mean(values: np.ndarray) -> Score:
+    return {"value": float(values.mean()), "se": float(values.std(ddof=1) / len(values) ** 0.5), "n": len(values)}
+
+
+def _key(row: Score) -> tuple:
+    return tuple(row[k] for k in ("step", "metric", "world", "captions", "n"))
+
+
+@lru_cache(maxsize=4)
+def _probe(world: str, captions: str, size: int, codec: str, text: str, n: int) -> Probe:
+    return make_probe(get_world(world, size=size), captions, image_codec(codec), text_encoder(text), n)
+
+
+@lru_cache(maxsize=4)
+def _reference(world: str, size: int, n: int) -> Any:
+    """Moments of the first n validation images."""
+    return _moments(get_world(world, size=size).images("val", np.arange(n)))
+
+
+def _moments(images: np.ndarray) -> Any:
+    from t2ikit.metrics.fidelity import Moments
+
+    return Moments.batch(_features()(torch.from_numpy(images).permute(0, 3, 1, 2)))
+
+
+@lru_cache(maxsize=1)
+def _features() -> Any:
+    from t2ikit.metrics.features import features
+
+    return features("efficientnet-lite0")
+
+
+def main(
+    study: Annotated[str, typer.Argument(help="An isoFLOP study of paper D.")],
+    tier: str = "tiny",
+    metric: Annotated[list[str] | None, typer.Option(help="vlb, nll, val_loss, fd-… Repeatable; none: all.")] = None,
+    on: Annotated[list[str] | None, typer.Option(help="Other validation sets, as WORLD/CAPTIONS. Repeatable.")] = None,
+) -> None:
+    from papers_repro.dit_laws.studies import RESULTS, STUDIES
+
+    chosen = STUDIES[choose("study", study, STUDIES)]
+    live = read_live([p.parent for p in sorted((home() / "runs").glob("*/row.json"))])
+    sets = [tuple(choose_set(text)) for text in on or []]
+    new = of_table(chosen.table(live, tier), RESULTS, metric or list(METRICS), tier, sets)
+    new = new.drop(columns=["world", "captions"])
+    new = new.rename(columns={"steps": "step", "on_world": "world", "on_captions": "captions"})[COLUMNS]
+    both = pd.concat([read(RESULTS), new]).drop_duplicates(COLUMNS[:5], keep="last")
+    both.sort_values(COLUMNS[:5]).to_csv(RESULTS / FILE, index=False, float_format="%.7g")
+    print(f"{len(new)} scores of {study} are in {RESULTS / FILE}.")
+
+
+def choose_set(text: str) -> list[str]:
+    """`WORLD/CAPTIONS` in two."""
+    if text.count("/") != 1:
+        raise UserError(f"{text!r} names no validation set: write it as WORLD/CAPTIONS, scenes/dense.")
+    return text.split("/")
+
+
+if __name__ == "__main__":
+    typer.run(main)

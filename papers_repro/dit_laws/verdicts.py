@@ -1,0 +1,223 @@
+"""Claims D1–D17 (paper D) against our own runs: every verdict follows from numbers and intervals by a stated rule.
+
+reproduced: the whole 95% interval lies where the claim says (for a printed number: within a declared margin of it);
+contradicted: none of it does; undecided: the rest, and whatever has not been measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from papers_repro.dit_laws import studies
+from papers_repro.dit_laws.compare import paired
+from papers_repro.dit_laws.profiles import Profile
+from t2ikit import laws
+from t2ikit.errors import UserError
+from t2ikit.laws.intervals import LEVEL, spearman, t_quantile
+from t2ikit.laws.power import PowerFit
+
+MARGINS = {"N_opt": 0.1, "D_opt": 0.1, "loss": 0.01, "FID": 0.05}  # of an exponent, around the printed one
+FLAT, STRONG = 0.01, 0.7  # of the loss, around the best rate; of a rank correlation
+ORDER = ("id", "claim", "verdict", "paper", "ours", "low", "high", "n", "tier", "why")
+Verdict = dict[str, Any]
+
+
+def table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
+    """The verdict cell of a notebook. Runs of tier smoke show that the code works: they decide nothing."""
+    rows = [
+        r | {"verdict": "undecided", "why": f"tier smoke decides nothing ({r['why'] or r['verdict']})"}
+        if r["tier"] == "smoke" else r
+        for r in verdicts
+    ]  # fmt: skip
+    return pd.DataFrame(rows).reindex(columns=ORDER)
+
+
+def verdict(
+    id: str, claim: str, tier: str, paper: Any = None, ours: float | None = None, low: float | None = None,
+    high: float | None = None, n: int = 0, where: tuple[float, float] = (-np.inf, np.inf), why: str = "",
+) -> Verdict:  # fmt: skip
+    """One row: reproduced, contradicted or undecided by whether [low, high] lies in `where`, outside, or neither."""
+    decided = "undecided"
+    if low is not None and high is not None and np.isfinite([low, high]).all():
+        if where[0] <= low and high <= where[1]:
+            decided = "reproduced"
+        elif high < where[0] or low > where[1]:
+            decided = "contradicted"
+    values = (id, claim, decided, paper, ours, low, high, n, tier, why)
+    return dict(zip(ORDER, values, strict=True))
+
+
+def interior_minima(id: str, p: Profile, claim: str = "") -> Verdict:
+    """D1, and D7–D9 of another family or resolution: the share of budgets with a vertex inside the grid and a curvature
+    whose interval excludes 0; reproduced from 4 of 5 on, contradicted where as many have none above 0."""
+    claim = claim or "at each budget the loss is a parabola in log N with an interior minimum"
+    found = p.fit.budgets if p.fit else []
+    good = [b for b in p.usable if b.low is not None]
+    row = verdict(id, f"{p.label}: {claim}", p.tier, "every budget", len(good) / len(found) if found else None)
+    row |= {"n": len(found), "why": f"{len(good)} of {len(found)} budgets" if found else p.why or "not measured"}
+    if len(found) >= 5:
+        hills = sum("curvature not positive" in b.flags for b in found)
+        most = 0.8 * len(found)
+        row["verdict"] = "reproduced" if len(good) >= most else "contradicted" if hills >= most else "undecided"
+    return row
+
+
+def exponent(id: str, p: Profile, name: str, printed: str, fit: PowerFit | None = None) -> Verdict:
+    """D2–D4: whether our exponent's interval lies within the declared margin of the printed one."""
+    law = next(x for x in laws.read_laws(studies.PUBLISHED / "laws.csv") if x.quantity == printed)
+    margin, fit = MARGINS[printed.split()[0]], fit or p.law(name)
+    claim = f"{p.label}: {printed} ∝ C^{law.exponent} (margin ± {margin:g})"
+    if fit is None:
+        return verdict(id, claim, p.tier, law.b, why=p.why or f"{len(p.usable)} usable budgets: a law needs five")
+    where = (law.b - margin, law.b + margin)
+    return verdict(id, claim, p.tier, law.b, fit.exponent, fit.low, fit.high, fit.n, where)
+
+
+def falls(id: str, p: Profile, what: str = "") -> Verdict:
+    """D3: what the profile measures (said in `what` if its label does not) falls with compute: a power law with an
+    exponent below 0."""
+    claim, fit = f"{p.label}{what and ': '}{what} falls with C as a power law", p.law("loss_opt")
+    if fit is None:
+        return verdict(id, claim, p.tier, "exponent < 0", why=p.why or f"{len(p.usable)} usable budgets: needs five")
+    return verdict(id, claim, p.tier, "< 0", fit.exponent, fit.low, fit.high, fit.n, (-np.inf, 0.0))
+
+
+def predicted(id: str, p: Profile, held: dict | None, why: str = "") -> Verdict:
+    """D5: laws of small budgets predict a larger one: the best run lies in the prediction interval, and the prediction
+    beats both baselines; contradicted where it lies outside."""
+    row = verdict(id, f"{p.label}: laws of small budgets predict the largest", p.tier, "predicted", why=why)
+    if held is None:
+        return row | {"why": why or p.why or "not measured"}
+    best = min(held["predictions"], key=lambda at: at["loss"])
+    skills = [held["skill_over_last_budget"], held["skill_over_power_law"]]
+    inside = best["low"] <= best["loss"] <= best["high"]
+    told = ", ".join("–" if s is None else f"{s:.2f}" for s in skills)
+    row |= {"paper": best["predicted"], "ours": best["loss"], "low": best["low"], "high": best["high"]}
+    row |= {"n": held["points"], "why": f"{held['covered']:.0%} of points covered; skill over the two baselines {told}"}
+    won = all(s is not None and s > 0 for s in skills)
+    return row | {"verdict": "contradicted" if not inside else "reproduced" if won else "undecided"}
+
+
+def steeper(id: str, claim: str, first: Profile, second: Profile) -> Verdict:
+    """D6, D11, D16: the loss of `second` falls faster with C than that of `first`, paired by budget."""
+    try:
+        ratio = paired(first, second).ratio
+    except UserError as error:
+        return verdict(id, claim, first.tier, "< 0", why=first.why or second.why or str(error))
+    return verdict(id, claim, first.tier, "< 0", ratio.exponent, ratio.low, ratio.high, ratio.n, (-np.inf, 0.0))
+
+
+def crosses(id: str, first: Profile, second: Profile) -> Verdict:
+    """D6: the curves of the two cross within the budgets of this tier."""
+    claim = f"the losses of {first.label} and {second.label} cross within these budgets"
+    try:
+        found = paired(first, second)
+    except UserError as error:
+        return verdict(id, claim, first.tier, "a crossing", why=first.why or second.why or str(error))
+    low, high = found.crossing_interval or (None, None)
+    where, why = (found.ratio.x.min(), found.ratio.x.max()), "" if low else "no interval: the slopes may be equal"
+    return verdict(id, claim, first.tier, "a crossing", found.crossing, low, high, found.ratio.n, where, why)
+
+
+def shape_matters(id: str, p: Profile) -> Verdict:
+    """D17: at equal N and C the worst shape is at most 1% above the best, in every seed."""
+    claim = f"at equal N the worst of these shapes is at most {FLAT:.0%} above the best"
+    whole = p.table.groupby("seed")[p.y].agg(["min", "max", "size"])
+    whole = whole[whole["size"] == len(p.study.points(p.tier))]
+    above = (whole["max"] / whole["min"] - 1).to_numpy()
+    low, high = _interval(above)
+    why = "" if low is not None else "one seed: its spread is unknown" if len(above) else "not measured"
+    mean = float(above.mean()) if len(above) else None
+    return verdict(id, claim, p.tier, f"< {FLAT:g}", mean, low, high, len(above), (-np.inf, FLAT), why)
+
+
+def far(id: str, beyond: pd.DataFrame, tier: str) -> list[Verdict]:
+    """D5: whether each far run fell into the interval that was predicted for it."""
+    rows = []
+    for at in beyond.to_dict("records"):
+        claim = f"the law predicts {at['backbone']} at {at['C (FLOPs)']:.1e} FLOPs"
+        row = verdict(id, claim, tier, at["predicted"], at["measured"], at["low"], at["high"], at["n"])
+        known = pd.notna([at["measured"], at["low"]]).all()
+        inside = known and at["low"] <= at["measured"] <= at["high"]
+        why = "" if known else "not trained" if pd.notna(at["low"]) else "no surface to predict with"
+        rows.append(row | {"verdict": "undecided" if not known else ("contradicted", "reproduced")[inside], "why": why})
+    return rows
+
+
+def flat_rate(id: str, sweep: pd.DataFrame, own: dict[str, float], tier: str) -> list[Verdict]:
+    """D10: within a factor of two of a size's rate the loss is at most 1% above the best, and more at sixteen times and
+    a sixteenth: the mean over sizes, its interval over seeds; one seed decides nothing."""
+    factor = sweep["lr"] / sweep["backbone"].map(own).astype(float)
+    near, far = sweep[factor.between(0.49, 2.05)], sweep[(factor > 10) | (factor < 0.1)]
+    claims = (
+        ("flat within a factor of 2: the worst is at most 1% above the best", near, "max", (-np.inf, FLAT)),
+        ("worse well outside: at 16 times and at a sixteenth more than 1% above", far, "min", (FLAT, np.inf)),
+    )
+    rows = []
+    for claim, of, which, where in claims:
+        of_seed = of.groupby(["backbone", "seed"])["above"].agg(which).groupby("seed").mean().to_numpy()
+        low, high = _interval(of_seed)
+        why = "" if low is not None else "one seed: its spread is unknown" if len(of_seed) else "not measured"
+        mean, sign = float(of_seed.mean()) if len(of_seed) else None, ">" if which == "min" else "<"
+        rows.append(verdict(id, claim, tier, f"{sign} {FLAT:g}", mean, low, high, len(of_seed), where, why))
+    return rows
+
+
+def ranked(id: str, claim: str, x: np.ndarray, y: np.ndarray, tier: str) -> Verdict:
+    """D12: two metrics rank runs alike: Spearman's rho with Fisher's interval above `STRONG`."""
+    if len(x) < 5:
+        return verdict(id, claim, tier, f"rho > {STRONG}", n=len(x), why="fewer than five runs have both")
+    rho = spearman(x, y)["rho"]
+    half = t_quantile(LEVEL, 1e6) * (1.06 / max(len(x) - 3, 1)) ** 0.5  # Fieller, Hartley and Pearson 1957
+    low, high = (float(np.tanh(np.arctanh(np.clip(rho, -0.9999, 0.9999)) + s * half)) for s in (-1, 1))
+    return verdict(id, claim, tier, f"rho > {STRONG}", rho, low, high, len(x), (STRONG, 1.0))
+
+
+def covered(p: Profile, floor: float | None) -> list[Verdict]:
+    """Whether the intervals of the fitted irreducible loss E cover the known one, by both ways of fitting."""
+    claim = "{}: the fitted irreducible loss E covers the known floor ({})"
+    if floor is None or p.fit is None or p.fit.surface is None:
+        reason = next((f["finding"] for f in p.fit.audit if f["check"] == "surface"), "") if p.fit else p.why
+        return [verdict("floor", claim.format(p.label, "surface"), p.tier, floor, why=reason or "not measured")]
+    rows = []
+    for name in ("huber", "vpnls"):
+        fit = getattr(p.fit.surface, name)
+        low, high = fit.intervals["E"]
+        row = verdict("floor", claim.format(p.label, name), p.tier, floor, fit.E, low, high, p.fit.surface.n)
+        inside = low <= floor and (high is None or floor <= high)
+        row["verdict"] = "undecided" if high is None else "reproduced" if inside else "contradicted"
+        rows.append(row | {"why": "the interval has no upper end" if high is None else ""})
+    return rows
+
+
+def refuses_two_points() -> Verdict:
+    """D13: asked of the code itself: two points are refused, five give an interval."""
+    x = np.geomspace(1, 100, 5)
+    fit = laws.fit_power(x, x**-0.1 * (1 + 0.01 * np.array([1, -1, 0, 1, -1])))
+    try:
+        laws.fit_power(x[:2], x[:2])
+        refused = False
+    except UserError:
+        refused = True
+    row = verdict("D13", "a fit needs five points; two are refused; every law has an interval", "all", "refused")
+    return row | {"verdict": "reproduced" if refused and fit.low is not None else "contradicted", "n": 5}
+
+
+def audited(id: str, claim: str, audit: Sequence[dict], *checks: str) -> Verdict:
+    """D14, D15: exact arithmetic on the printed numbers: contradicted if any finding of the named checks fails."""
+    found = [f for f in audit if f["check"].startswith(checks)]
+    failed = [f for f in found if f["verdict"] == "fail"]
+    row = verdict(id, claim, "print", n=len(found), why=f"{len(failed)} of {len(found)} findings fail")
+    return row | {"verdict": "contradicted" if failed else "reproduced" if found else "undecided"}
+
+
+def _interval(values: np.ndarray) -> tuple[float | None, float | None]:
+    """The mean's 95% interval by Student's t."""
+    if len(values) < 2:
+        return None, None
+    half = t_quantile(LEVEL, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
+    return float(values.mean() - half), float(values.mean() + half)

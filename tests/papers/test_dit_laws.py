@@ -1,0 +1,294 @@
+"""Paper D's profiles, verdicts and charts on tables whose law is known; scores of real snapshots; its notebooks."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from papers_repro.dit_laws import compare, plots, profiles, scores, studies, verdicts
+from t2ikit import batch
+from t2ikit.errors import UserError
+from t2ikit.isoflop import SAME
+from t2ikit.laws import audit_folder
+from t2ikit.results import Results, combine, read_committed, read_live
+from t2ikit.train.loop import train
+
+E, A, B, ALPHA, BETA = 0.02, 3.0, 25.7, 0.3, 0.4  # N_opt ∝ C^0.571, paper D's exponent
+NEW = ["dit_fig05", "dit_g1", "dit_g2", "dit_g3", "dit_g5", "dit_g6", "dit_width_depth", "dit_ood"]
+NEW += ["dit_extrapolation", "dit_floor"]
+
+
+def loss_at(p):
+    return E + A / p.N**ALPHA + B / p.D**BETA
+
+
+def measured(study, loss=loss_at, noise=1e-4, seeds=(0,), tier="tiny", source="committed"):
+    """Results as if `study` had been trained: each point's loss by a formula, with noise."""
+    rng, runs, curves = np.random.default_rng(0), [], []
+    for seed in seeds:
+        for backbone in dict.fromkeys(p.backbone for p in study.points(tier)):
+            config = study.config(backbone, tier, seed)[0]
+            of_run = {"run": f"{study.name}-{backbone}-{seed}", "backbone": backbone, "world": config.world}
+            of_run |= {"tier": tier, "seed": seed, "loss_space": "s", "source": source}
+            runs.append(of_run | {key: getattr(config, key) for key in SAME})
+            for p in (p for p in study.points(tier) if p.backbone == backbone):
+                value = loss(p) * np.exp(noise * rng.standard_normal())
+                losses = dict.fromkeys(("loss", "loss_ema", "val_loss", "val_loss_averaged", "caption_gap"), value)
+                curves.append(of_run | {"step": p.steps, "images": p.images, "val_loss_se": 0.001} | losses)
+    return Results(pd.DataFrame(runs), pd.DataFrame(curves))
+
+
+def profile_of(study, label="ours", **options):
+    return profiles.profile(study, measured(study, **options), "tiny", label)
+
+
+OURS = profile_of(studies.INCONTEXT)
+
+
+def test_the_law_that_made_the_points_is_found():
+    table = profiles.laws([OURS]).set_index(["law", "counting"])
+    n_opt = table.loc[("N_opt (parameters)", "6ND, all parameters")]
+    assert n_opt["exponent"] == pytest.approx(BETA / (ALPHA + BETA), abs=0.06) and n_opt["n"] == 5
+    assert n_opt["low"] < n_opt["exponent"] < n_opt["high"]
+    assert table.loc[("N_opt (parameters)", "6ND, by the surface"), "exponent"] == pytest.approx(0.571, abs=0.03)
+    d_opt = table.loc[("D_opt (tokens)", "6ND, all parameters"), "exponent"]
+    assert n_opt["exponent"] + d_opt == pytest.approx(1)
+    assert "39 of 39" not in OURS.note() and "37 of 37 grid points measured (committed), n = 1 seed(s)" in OURS.note()
+    row = profiles.budgets([OURS]).iloc[0]
+    low, high = map(float, row["95%"].split(" to "))
+    assert low < row["N_opt (parameters)"] < high
+    assert 6 * row["N_opt (parameters)"] * row["D_opt (tokens)"] == pytest.approx(row["C (FLOPs)"], rel=0.01)
+    assert profiles.basins(OURS)["decades of N within 1%"].between(0.1, 1).all()
+
+
+def test_counting_otherwise_moves_n_and_c_together():
+    rows = {r["counting"]: r for r in profiles.conventions(OURS)}
+    assert set(rows) == {"6ND, per-token parameters", "exact FLOPs"}
+    same = replace(OURS, table=OURS.table.assign(N_token=OURS.table["N"], flops_exact=OURS.table["C"]))
+    for row in profiles.conventions(same):
+        assert row["exponent"] == pytest.approx(OURS.law("n_opt").exponent)
+    for row in rows.values():
+        assert row["exponent"] == pytest.approx(OURS.law("n_opt").exponent, abs=0.1)
+
+
+def test_nothing_measured_is_said_and_decides_nothing():
+    empty = profiles.profile(studies.INCONTEXT, combine([]), "tiny", "ours")
+    assert empty.note().startswith("ours: no measured results yet at tier tiny (37 grid points).")
+    assert plots.parabolas([empty]) is None and plots.law_chart([empty], "n_opt") is None
+    assert profiles.budgets([empty]).empty and profiles.laws([empty]).empty and profiles.surfaces([empty]).empty
+    held, why = compare.held_out(empty)
+    assert held is None and why
+    beyond = compare.predict(empty, studies.FURTHER, profiles.profile(studies.FURTHER, combine([]), "tiny", "far"))
+    rows = [
+        verdicts.interior_minima("D1", empty), verdicts.exponent("D2", empty, "n_opt", "N_opt"),
+        verdicts.falls("D3", empty, "loss"), verdicts.predicted("D5", empty, held, why),
+        *verdicts.far("D5", beyond, "tiny"),
+        verdicts.steeper("D6", "", OURS, empty), verdicts.crosses("D6", OURS, empty), *verdicts.covered(empty, None),
+        verdicts.shape_matters("D17", empty),
+        verdicts.ranked("D12", "", *profiles.ranks(empty.table, "val_loss", "loss"), "tiny"),
+        *verdicts.flat_rate("D10", studies.LEARNING_RATE.sweep(combine([]), "tiny"), {}, "tiny"),
+    ]  # fmt: skip
+    table = verdicts.table(rows)
+    assert (table["verdict"] == "undecided").all() and (table["why"] != "").all()
+
+
+def test_a_bowl_is_a_bowl_and_a_slope_is_none():
+    row = verdicts.interior_minima("D1", OURS)
+    assert (row["verdict"], row["ours"], row["n"]) == ("reproduced", 1.0, 5)
+    slope = profile_of(studies.INCONTEXT, loss=lambda p: 3 * p.N**-0.1)
+    assert verdicts.interior_minima("D1", slope)["verdict"] != "reproduced"
+    hill = profile_of(studies.INCONTEXT, loss=lambda p: 9 - 0.1 * np.log10(p.N * 6e5 / p.C**0.5) ** 2)
+    assert verdicts.interior_minima("D1", hill)["verdict"] == "contradicted"
+
+
+def test_an_exponent_is_held_against_the_print_with_a_margin():
+    assert verdicts.exponent("D2", OURS, "n_opt", "N_opt")["verdict"] == "reproduced"
+    row = verdicts.exponent("D3", OURS, "loss_opt", "loss")
+    assert row["verdict"] == "contradicted" and row["high"] < -0.0273 - 0.01
+    noisy = profile_of(studies.INCONTEXT, noise=0.05)
+    assert verdicts.exponent("D2", noisy, "n_opt", "N_opt")["verdict"] == "undecided"
+    assert verdicts.falls("D3", OURS, "loss")["verdict"] == "reproduced"
+
+
+def test_where_two_families_cross():
+    at, slope = 2e13, -0.02
+    other = profile_of(studies.INCONTEXT, "other", loss=lambda p: loss_at(p) * (p.C / at) ** slope)
+    found = compare.paired(OURS, other)
+    assert found.ratio.exponent == pytest.approx(slope, abs=0.002)
+    assert found.crossing_interval[0] < at < found.crossing_interval[1] < 2 * found.crossing_interval[0]
+    assert verdicts.steeper("D6", "", OURS, other)["verdict"] == "reproduced"
+    assert verdicts.steeper("D6", "", other, OURS)["verdict"] == "contradicted"
+    assert verdicts.crosses("D6", OURS, other)["verdict"] == "reproduced"
+    row = compare.comparisons([(OURS, other)]).iloc[0]
+    assert row["crossing (FLOPs)"] == pytest.approx(at, rel=0.1) and row["budgets"] == 5
+    alike = profile_of(studies.INCONTEXT, "alike", loss=lambda p: 0.9 * loss_at(p), noise=0.003)
+    assert compare.paired(OURS, alike).crossing_interval is None
+    assert verdicts.crosses("D6", OURS, alike)["verdict"] == "undecided"
+
+
+def test_the_largest_budget_and_a_far_run_are_predicted():
+    held, why = compare.held_out(OURS)
+    assert held["error"] < 0.005 and "mean error 0." in why
+    row = verdicts.predicted("D5", OURS, held, why)
+    assert held["baseline_power_law"] < held["baseline_last_budget"]  # both baselines, with four budgets before
+    better = held["skill_over_last_budget"] > 0 and held["skill_over_power_law"] > 0
+    assert row["low"] <= row["ours"] <= row["high"]
+    assert row["verdict"] == ("reproduced" if better else "undecided")
+    over = {"predictions": [at | {"low": 2.0, "high": 3.0} for at in held["predictions"]]}
+    assert verdicts.predicted("D5", OURS, held | over, why)["verdict"] == "contradicted"
+    far = profile_of(studies.FURTHER, "far")
+    for at, expected in (
+        (far, "reproduced"),
+        (replace(far, table=far.table.assign(val_loss_averaged=1.0)), "contradicted"),
+    ):
+        beyond = compare.predict(OURS, studies.FURTHER, at)
+        assert beyond["decades beyond"].tolist() == pytest.approx([np.log10(5)])
+        assert [r["verdict"] for r in verdicts.far("D5", beyond, "tiny")] == [expected]
+
+
+def test_a_known_floor_is_covered_or_not():
+    for floor, expected in ((E, "reproduced"), (3 * E, "contradicted")):
+        assert expected in [r["verdict"] for r in verdicts.covered(OURS, floor)]
+    assert set(profiles.surfaces([OURS])["fit"]) == {"huber", "vpnls"}
+
+
+def test_rates_and_shapes_decide_with_seeds_alone(tmp_path):
+    study, tier = studies.LEARNING_RATE, "tiny"
+    runs = [(c, b) for seed in (0, 1, 2) for c, b in study.rate_runs(tier, seed)]
+    own = {b: study.config(b, tier)[0].lr for b in study.at(tier).backbones}
+    frame = pd.DataFrame({"backbone": [c.backbone for c, _ in runs], "lr": [c.lr for c, _ in runs],
+                          "seed": [c.seed for c, _ in runs]})  # fmt: skip
+    factor = np.log2(frame["lr"] / frame["backbone"].map(own))
+    frame["above"] = 0.002 * factor**2 + 0.0001 * frame["seed"]
+    flat, far = verdicts.flat_rate("D10", frame, own, tier)
+    assert flat["verdict"] == far["verdict"] == "reproduced" and flat["n"] == 3
+    assert {r["verdict"] for r in verdicts.flat_rate("D10", frame[frame["seed"] == 0], own, tier)} == {"undecided"}
+    frame.assign(tier="tiny", val_loss=1 + frame["above"]).to_csv(tmp_path / "rates.csv")
+    best = profiles.best_rates(tmp_path / "rates.csv", "tiny").set_index("backbone")
+    assert best["rate"].to_dict() == own and not best["at the edge"].any()
+    assert best["next above it by"].tolist() == pytest.approx([0.002] * 3, rel=1e-2)
+    assert profiles.best_rates(tmp_path / "none.csv", "tiny").empty
+    one, three = (
+        profile_of(studies.WIDTH_DEPTH, noise=0.0001, loss=lambda p: 0.1, seeds=seeds) for seeds in ((0,), (0, 1, 2))
+    )
+    assert verdicts.shape_matters("D17", one)["verdict"] == "undecided"
+    assert verdicts.shape_matters("D17", three)["verdict"] == "reproduced"
+
+
+def test_ranks_count_runs_and_not_points():
+    loss, score = profiles.ranks(OURS.table.assign(score=OURS.table["val_loss"] ** 2), "val_loss", "score")
+    assert len(loss) == 10
+    row = verdicts.ranked("D12", "", loss, score, "tiny")
+    assert (row["verdict"], row["n"], row["ours"]) == ("reproduced", 10, 1.0)
+    assert verdicts.ranked("D12", "", loss, -score, "tiny")["verdict"] == "contradicted"
+    assert verdicts.ranked("D12", "", loss[:4], score[:4], "tiny")["verdict"] == "undecided"
+
+
+def test_exact_claims_follow_from_code_and_print():
+    audit = audit_folder(studies.PUBLISHED)
+    assert verdicts.refuses_two_points()["verdict"] == "reproduced"
+    assert verdicts.audited("D14", "", audit, "epochs")["verdict"] == "reproduced"
+    text = verdicts.audited("D15", "", audit, "statement", "crossing")
+    assert text["verdict"] == "contradicted" and text["n"] > 5
+    assert verdicts.audited("D15", "", audit, "nothing")["verdict"] == "undecided"
+
+
+def test_charts_say_what_they_show():
+    shapes = profile_of(studies.WIDTH_DEPTH)
+    shaped = profiles.shapes(shapes.table)
+    assert dict(zip(shaped["backbone"], shaped["width"], strict=True))["incontext-d14-w64"] == 64
+    held, _ = compare.held_out(OURS)
+    drawn = {
+        "N (parameters)": plots.parabolas([OURS]), "N_opt (parameters)": plots.law_chart([OURS], "n_opt"),
+        "C (FLOPs)": plots.against_compute(OURS.table, "val_loss", "world"),
+        "Depth (blocks)": plots.against_shape(shaped, "val_loss"),
+        "95%": plots.against_prediction(OURS, held), "known floor, 0.02": plots.above_floor(OURS, 0.02),
+    }  # fmt: skip
+    for text, chart in drawn.items():
+        assert text in json.dumps(chart.to_dict())
+    few = replace(OURS, fit=None, why="too few")
+    assert "N (parameters)" in json.dumps(plots.parabolas([few]).to_dict())
+
+
+def test_losses_of_two_spaces_are_not_fitted_together():
+    table = OURS.table.assign(loss_space=np.where(OURS.table["steps"] > 3000, "a", "b"))
+    with pytest.raises(UserError, match="different spaces"):
+        profiles.fitted(studies.INCONTEXT, table, "tiny", "mixed", "val_loss")
+
+
+def test_the_shapes_are_of_about_equal_size():
+    for tier in ("tiny", "small", "paper"):
+        n = np.array([p.N for p in studies.WIDTH_DEPTH.points(tier)])
+        assert len(n) == 4 and n.max() / n.min() < 1.15
+
+
+@pytest.fixture
+def live(home, codec):
+    """One size of the smoke study on a small codec, trained to its first two budgets."""
+    study = replace(studies.along("incontext", codec=codec, probe_images=8), name="one")
+    config, budget = study.config("incontext-d2-w32", "smoke")
+    steps = [p.steps for p in study.points("smoke") if p.backbone == "incontext-d2-w32"][:2]
+    train(config, replace(budget, steps=steps[1], eval_every=steps[1], eval_at=tuple(steps)), home / "runs")
+    return study, study.table(read_live(list((home / "runs").iterdir())), "smoke")
+
+
+def test_snapshots_are_scored_once_and_read_when_committed(live, tmp_path, monkeypatch):
+    study, table = live
+    assert len(table) == 2
+    found = scores.of_table(table, tmp_path, ["vlb", "nll", "val_loss"], "smoke")
+    assert len(found) == 6 and found["value"].notna().all() and (found["n"] == 16).all()
+    assert set(zip(found["on_world"], found["on_captions"], strict=True)) == {("scenes", "medium")}
+    monkeypatch.setattr(scores, "METRICS", dict.fromkeys(scores.METRICS))  # nothing is computed again
+    again = scores.of_table(table, tmp_path, ["vlb", "nll", "val_loss"], "smoke")
+    pd.testing.assert_frame_equal(found, again, check_dtype=False)
+    wide = scores.wide(table, found)
+    assert wide[["vlb", "nll"]].notna().all().all() and len(wide) == 2
+    kept = found.drop(columns=["world", "captions"])
+    kept = kept.rename(columns={"steps": "step", "on_world": "world", "on_captions": "captions"})
+    kept[scores.COLUMNS].to_csv(tmp_path / scores.FILE, index=False)
+    committed = scores.of_table(table.assign(source="committed"), tmp_path, ["vlb"], "smoke")
+    assert committed["value"].tolist() == pytest.approx(found[found["metric"] == "vlb"]["value"].tolist())
+    with pytest.raises(UserError, match="Unknown metric 'psnr'"):
+        scores.of_table(table, tmp_path, ["psnr"], "smoke")
+
+
+def test_the_averaged_weights_validation_loss_is_the_runs_own(live, tmp_path):
+    study, table = live
+    folder = next(p for p in (scores.home() / "runs").iterdir())
+    rows = scores.of_snapshot(folder, int(table["steps"].iloc[0]), ["val_loss"], n=8)
+    assert rows[0]["value"] == pytest.approx(table["val_loss_averaged"].iloc[0], rel=1e-5)
+    (other,) = scores.of_snapshot(folder, int(table["steps"].iloc[0]), ["val_loss"], [("scenes-single", "dense")], n=8)
+    assert other["value"] != rows[0]["value"] and other["captions"] == "dense"
+
+
+COMMITTED = read_committed(studies.RESULTS)
+
+
+@pytest.mark.parametrize("run", COMMITTED.runs["run"] if len(COMMITTED.runs) else [])
+def test_a_committed_run_has_its_configuration_and_its_curve(run):
+    config = json.loads((studies.RESULTS / "configs" / f"{run}.json").read_text())
+    (row,) = COMMITTED.runs[COMMITTED.runs["run"] == run].to_dict("records")
+    assert config["id"] == run and row["status"] == "done"
+    last = COMMITTED.curves[(COMMITTED.curves["run"] == run) & (COMMITTED.curves["step"] == row["steps"])]
+    assert last["val_loss"].tolist() == pytest.approx([row["val_loss"]])
+
+
+@pytest.mark.parametrize("figure", ["dit_fig05", "dit_extrapolation"])
+def test_without_runs_a_notebook_says_so(figure, home, tmp_path):
+    executed = batch.execute(batch.find(figure), {"tier": "paper"}, tmp_path / "out.ipynb")
+    assert "no measured results yet at tier paper" in executed.read_text()
+    (metrics,) = (home / "reports").glob("*.metrics.json")
+    assert {r["verdict"] for r in json.loads(metrics.read_text())} == {"undecided"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("figure", ["dit_fig01", "dit_fig02", "dit_fig03", *NEW])
+def test_each_figure_measures_at_smoke(figure, home, read_offline):
+    (html,) = batch.reproduce([figure], "smoke")
+    assert read_offline(html).locator("svg.marks").count() > 0
+    (metrics,) = (home / "reports").glob("*.metrics.json")
+    assert {r["verdict"] for r in json.loads(metrics.read_text())} <= {
+        "reproduced", "contradicted", "undecided", "fail", "warning", "note", "ok",
+    }  # fmt: skip
