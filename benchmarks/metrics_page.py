@@ -98,10 +98,11 @@ TEXT = """# What the CPU-size metrics see
 Written by `python -m benchmarks.metrics_page` from `docs/metrics.json` and the assets' `training.json`.
 
 At CPU size TIFA's questions are answered by our own network `vqa-scenes-v1` (`python -m t2ikit.standins.vqa`, {vqa} s
-of one core), and CLIP's place is taken by `contrastive-v1` (`python -m t2ikit.standins.contrastive`, {pair} s). Both are
-stand-ins: their numbers compare with nothing but themselves. `t2ikit evaluate RUN` scores with them and prints, beside
-TIFA, its floor (each image asked about another prompt), its ceiling (true images through the run's VAE) and the score
-between the two. BLIP, BLIP-2, Qwen-VL, CLIP, ImageReward and HPSv2 are chosen by name where their weights are at hand.
+of one core), and CLIP's place is taken by `contrastive-v1` (`python -m t2ikit.standins.contrastive`, {pair} s). Both
+are stand-ins: their numbers compare with nothing but themselves. `t2ikit evaluate RUN` scores with them and prints,
+beside TIFA, its floor (each image asked about another prompt), its ceiling (true images through the run's VAE) and the
+score between the two. BLIP, BLIP-2, Qwen-VL, CLIP, ImageReward and HPSv2 are chosen by name where their weights are at
+hand.
 
 ## The VQA network on {images} validation images
 
@@ -112,8 +113,7 @@ render of the prompt before, the floor.
 AGREEMENT = """## Against a checker by colours and components, on generated images
 
 `alike`: the share of questions that both score alike, right or wrong; `κ`: the same beyond chance. The checker knows
-palette and sprites and nothing else; on reconstructions by sdxl-like it is right where the network is. On samples it is
-the stricter one: a shape that has lost its outline is to it whatever sprite is nearest.
+palette and sprites and nothing else: of a shape that has lost its outline it names the nearest sprite.
 """
 RETRIEVAL = """## The contrastive model on 500 validation pairs
 

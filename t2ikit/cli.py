@@ -19,7 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-data_app = typer.Typer(help="Get, describe and curate worlds of image-text pairs.", no_args_is_help=True)
+data_app = typer.Typer(help="Worlds of image-text pairs.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
 CLICK_ERROR: type = typer.BadParameter.__mro__[2]  # ClickException, of click or of the copy of it in newer typers
@@ -106,27 +106,29 @@ def models(
 
 @data_app.command("get")
 def data_get(
-    world: Annotated[str, typer.Argument(help="pictograms; the scenes are computed, there is nothing to get.")],
+    world: Annotated[str, typer.Argument(help="pictograms or pictograms-whole; the scenes are computed.")],
     out: Annotated[Path | None, typer.Option(help="Folder to build in (default: $T2IKIT_HOME/data/WORLD).")] = None,
     whole: Annotated[
-        bool, typer.Option(help="pictograms: all 40,000 and more colour icons, not the default 17,000.")
+        bool, typer.Option("--whole", help="All 40,000 and more colour icons, not 17,000: the world pictograms-whole.")
     ] = False,
 ) -> None:
     """Get a world. Interrupted, it goes on when run again."""
     from t2ikit.data.world import WORLDS
     from t2ikit.errors import choose
 
-    if choose("world", world, WORLDS) != "pictograms":
+    if not choose("world", world, WORLDS).startswith("pictograms"):
         return say(f"{world} is computed from its seed: there is nothing to get.")
     from t2ikit.data import pictograms
 
-    print(pictograms.get(out, whole=whole))
+    print(pictograms.get(out, whole or world == "pictograms-whole"))
 
 
 @app.command()
 def train(
     name: Annotated[str, typer.Argument(help="A backbone of `t2ikit models`, or a rung such as incontext-d4-w128.")],
-    world: Annotated[str, typer.Option(help="scenes, scenes-enumerated or pictograms.")] = "scenes",
+    world: Annotated[
+        str, typer.Option(help="scenes, scenes-enumerated, scenes-single, pictograms or pictograms-whole.")
+    ] = "scenes",
     tier: Annotated[
         str,
         typer.Option(help="smoke (seconds), tiny (a CPU, under an hour), small (a GPU, minutes), paper (a cluster)."),
@@ -173,14 +175,18 @@ def study(
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the grid and its cost, and train nothing.")] = False,
     gpu: Annotated[
-        str | None, typer.Option(help="GPU whose hours the cost is given in (default: this machine's GEMM peak).")
+        str | None,
+        typer.Option(help="GPU whose hours are given (default: this machine, by its GEMM peak; at paper H100, H200)."),
     ] = None,
     mfu: Annotated[float, typer.Option(help="Model FLOPs utilisation, an assumption.")] = 0.4,
+    save: Annotated[Path | None, typer.Option(help="With --rates: the CSV file that keeps the sweep.")] = None,
 ) -> None:
     """Train what a study is missing, several runs side by side. Stopped, it goes on when run again."""
     from t2ikit import hardware
     from t2ikit.batch import studies
     from t2ikit.errors import choose
+    from t2ikit.isoflop import save_rates
+    from t2ikit.results import read_live
     from t2ikit.runs import home
     from t2ikit.study import costs
     from t2ikit.workers import train_apart
@@ -198,16 +204,24 @@ def study(
     if rates and not hasattr(chosen, "rate_runs"):
         raise UserError(f"{name} is no isoFLOP study, so it has no sweep of rates: leave --rates out.")
     wanted = chosen.rate_runs(tier, numbers[0]) if rates else chosen.runs(tier, numbers)
-    speed = (hardware.gpu(gpu).peak if gpu else hardware.gemm_peak("fp32")) * mfu
-    of_runs = costs(wanted, speed)
-    say(f"Hours are of one {gpu or 'machine like this'} at an MFU of {mfu:g}.")
+    gpus = [gpu] if gpu else ["H100", "H200"] if tier == "paper" else []
+    speeds = {name: hardware.gpu(name).peak * mfu for name in gpus} or {"own": hardware.gemm_peak("fp32") * mfu}
+    of_runs = costs(wanted, next(iter(speeds.values())))
+    say(f"Hours are of one {' or '.join(gpus) or 'machine like this'} at an MFU of {mfu:g}.")
     if hasattr(chosen, "budget_costs") and not rates:
-        print(chosen.budget_costs(tier, speed).to_string(index=False, float_format="{:.4g}".format), "\n")
+        print(chosen.budget_costs(tier, speeds).to_string(index=False, float_format="{:.4g}".format), "\n")
     print(of_runs.to_string(index=False, float_format="{:.4g}".format))
     print(f"{len(of_runs)} runs, {of_runs['hours'].sum():.4g} hours in all.")
-    if not dry_run:
-        for folder in train_apart(wanted, home() / "runs"):
-            print(folder)
+    if dry_run:
+        return
+    folders = train_apart(wanted, home() / "runs")
+    for folder in folders:
+        print(folder)
+    if rates:
+        table = chosen.sweep(read_live(folders), tier)
+        print(table[["backbone", "seed", "lr", "val_loss", "above"]].to_string(index=False))
+        if save:
+            save_rates(save, table)
 
 
 @app.command()
@@ -359,12 +373,55 @@ def sample(
 
 
 @app.command()
+def evaluate(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders, or folders with prompts.json and images.")],
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            help="With commas between: tifa, contrastive, fidelity, alignment (the default: those at CPU size), "
+            "tifa:VQA, clip:MODEL/WEIGHTS, imagereward:FILE, hpsv2:FILE, fidelity:FEATURES."
+        ),
+    ] = None,
+    prompts: Annotated[int, typer.Option(help="How many validation captions to draw.")] = 1000,
+    step: Annotated[int | None, typer.Option(help="Which snapshot (default: the last).")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the starting noise.")] = 0,
+    steps: Annotated[int, typer.Option(help="Steps of the sampler.")] = 50,
+    guidance: Annotated[float, typer.Option(help="Classifier-free guidance scale; 1 is none.")] = 7.5,
+    reference: Annotated[
+        Path | None, typer.Option(help="Images for fidelity (default: the prompts' own of validation).")
+    ] = None,
+    margin: Annotated[
+        float | None, typer.Option(help="Test runs for equivalence to the first within ± this, in a metric's units.")
+    ] = None,
+    difference: Annotated[float, typer.Option(help="Say how many prompts a difference of this size needs.")] = 0.02,
+    export: Annotated[Path | None, typer.Option(help="Also merge the rows into this CSV file.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda …")] = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Score images with intervals over prompts; of several runs each is compared with the first. Again, it goes on."""
+    from t2ikit.evaluation import harness
+    from t2ikit.evaluation.sets import Sampling
+
+    chosen = [name for name in (metrics or "").split(",") if name]
+    keep = (lambda rows: harness.export(export, rows)) if export else (lambda rows: None)
+    how = Sampling(prompts, step, seed, steps, guidance)
+    rows = harness.evaluate(runs, chosen, how, reference, margin, device, say, keep)
+    if as_json:
+        return emit(rows)
+    columns = ["run", "step", "metric", "value", "low", "high", "n", "versus"]
+    print(harness.table(rows)[columns].to_string(index=False, float_format="{:.4f}".format, na_rep="–"))
+    for sentence in harness.needed(rows, difference) + harness.correlations(rows):
+        print(sentence)
+
+
+@app.command()
 def reproduce(
     figures: Annotated[
         list[str], typer.Argument(help="Figures: fig03, fig04, … or paper/figure where two papers have one.")
     ],
     tier: Annotated[str, typer.Option(help="smoke, tiny, small or paper.")] = "tiny",
     executor: Annotated[str, typer.Option(help="local or slurm.")] = "local",
+    workers: Annotated[int, typer.Option(help="Notebooks at once.")] = 1,
     out: Annotated[Path | None, typer.Option(help="Folder for the reports (default: $T2IKIT_HOME/reports).")] = None,
     parameters: Annotated[
         list[str] | None,
@@ -374,7 +431,7 @@ def reproduce(
     """Execute the notebooks of figures and export each as one HTML file that works offline."""
     from t2ikit import batch
 
-    for path in batch.reproduce(figures, tier, executor, out, settings=pairs(parameters or [])):
+    for path in batch.reproduce(figures, tier, executor, out, settings=pairs(parameters or []), workers=workers):
         print(path)
 
 

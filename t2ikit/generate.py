@@ -68,6 +68,7 @@ def generate(
     batch: int = 32,
     device: str = "cpu",
     sampler: str | None = None,
+    progress: bool = True,
 ) -> np.ndarray:
     """uint8 images [len(prompts), R, R, 3] by `sampler` (default: DDIM, or Euler for a rectified flow).
 
@@ -78,7 +79,8 @@ def generate(
     draw = sampler_of(parts.objective, sampler)
     model, null = model.to(device), tuple(x.to(device) for x in parts.text.encode([""]))
     images = []
-    for piece in tqdm(list(batches(len(prompts), batch)), desc="sampling", unit="batch", mininterval=1.0):
+    pieces = list(batches(len(prompts), batch))
+    for piece in tqdm(pieces, desc="sampling", unit="batch", mininterval=1.0, disable=not progress):
         some = list(prompts[piece])
         condition = tuple(x.to(device) for x in parts.text.encode(some))
         noise = prompt_noise(some, parts.latent_shape, seed).to(device)

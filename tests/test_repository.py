@@ -15,6 +15,7 @@ from PIL import Image
 from papers_repro import readme
 
 ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 NOTEBOOKS = sorted([*ROOT.glob("papers_repro/**/*.ipynb"), *ROOT.glob("notebooks/*.ipynb")])
 
@@ -80,6 +81,24 @@ def test_committed_files_name_no_machine_and_no_registry():
         if path.exists() and path.suffix in text and path != Path(__file__):
             found = bad.search(path.read_text(errors="ignore"))
             assert not found, f"{name}: {found[0]}"
+
+
+def test_the_readmes_python_runs():
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    exec(code, {})
+
+
+def test_the_readmes_commands_and_files_exist():
+    import typer
+
+    from t2ikit import cli
+
+    known = typer.main.get_command(cli.app).commands
+    assert set(re.findall(r"^\| `t2ikit ([a-z]+)", README, re.MULTILINE)) <= set(known)
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert set(re.findall(r"^make ([a-z]+)", README, re.MULTILINE)) <= set(targets)
+    for path in re.findall(r"`((?:t2ikit|papers_repro|tests)/[^` ]*)`", README):
+        assert any(ROOT.glob(path.rstrip("/"))), path
 
 
 @pytest.mark.parametrize("path", readme.FILES, ids=lambda p: str(p.relative_to(ROOT)))

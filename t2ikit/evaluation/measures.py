@@ -1,0 +1,193 @@
+"""What each metric makes of one image set: rows with intervals, and by metric a score for each prompt."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from t2ikit.config import digest
+from t2ikit.encoders import file_hash
+from t2ikit.errors import UserError
+from t2ikit.evaluation.scores import Scores, image_hashes, keys_of
+from t2ikit.evaluation.sets import ImageSet
+from t2ikit.metrics import fidelity
+from t2ikit.metrics.alignment import alignment
+from t2ikit.metrics.clip import CLIPScore
+from t2ikit.metrics.features import features
+from t2ikit.metrics.images import Features, PromptMetric
+from t2ikit.metrics.preference import HPSv2, ImageReward
+from t2ikit.metrics.scenes_checker import Checker
+from t2ikit.metrics.statistics import interval
+from t2ikit.metrics.tifa import TIFA
+from t2ikit.metrics.vqa import TransformersVQA
+from t2ikit.probe import make_probe
+from t2ikit.standins.contrastive import ContrastiveScore
+from t2ikit.standins.training import reconstructed
+from t2ikit.standins.vqa import StandinVQA
+from t2ikit.train.checkpoint import snapshot_path
+from t2ikit.train.journal import commit
+
+PROBE = 256  # images at most that alignment is measured on
+
+
+@cache
+def versions() -> dict[str, Any]:
+    """What computed a row."""
+    return {"t2ikit": version("t2ikit"), "commit": commit()}
+
+
+@dataclass
+class Scored:
+    """What metrics found of one set: rows, and by metric a score for each prompt."""
+
+    images: ImageSet
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    by_prompt: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    def add(self, metric: str, found: dict[str, Any], provenance: dict[str, Any]) -> None:
+        """A row from anything with value, low, high, n; its flags go into the provenance."""
+        extra = {k: v for k, v in found.items() if k not in ("value", "low", "high", "n")}
+        numbers = {k: found.get(k) for k in ("value", "low", "high", "n")}
+        of_row = {"images": self.images.provenance, "metric": provenance | extra, **versions()}
+        own = {"run": self.images.name, "step": self.images.step, "metric": metric}
+        self.rows.append(own | numbers | {"versus": None, "provenance": of_row})
+
+    def add_scores(self, metric: str, scores: Sequence[float], provenance: dict[str, Any]) -> None:
+        """A score a prompt: the mean with its bootstrap interval over prompts, and `spread`, the deviation of the
+        differences between two such runs if the scores of one told nothing of the other's."""
+        self.by_prompt[metric] = dict(zip(self.images.prompts, map(float, scores), strict=True))
+        spread = float(np.sqrt(2) * np.std(scores, ddof=1)) if len(scores) > 1 else None
+        self.add(metric, interval(scores) | {"spread": spread}, provenance)
+
+
+def build(name: str, device: str) -> Any:
+    """What the metric called `name` needs, loaded once for all sets."""
+    kind, _, which = name.partition(":")
+    makers = {
+        "tifa": lambda: TransformersVQA(which, device),
+        "fidelity": lambda: features(which or "efficientnet-lite0", device),
+        "contrastive": lambda: ContrastiveScore(device=device),
+        "clip": lambda: CLIPScore(which, device),
+        "imagereward": lambda: ImageReward(which, device=device),
+        "hpsv2": lambda: HPSv2(which, device=device),
+        "alignment": lambda: None,
+    }
+    own = {"tifa": lambda: StandinVQA(device=device), "tifa:checker": Checker}
+    return own.get(name, makers[kind])()
+
+
+def measure(name: str, part: Any, found: Scored, scores: Scores, against: Tensor | None, device: str) -> None:
+    """Add the metric's rows to `found`; `part` is what `build` made, `against` the images of fidelity's reference."""
+    match name.partition(":")[0]:
+        case "tifa":
+            tifa(found, part, scores)
+        case "fidelity":
+            distances(found, part, found.images.truth if against is None else against, scores)
+        case "alignment":
+            without_sampling(found, scores, device)
+        case _:
+            prompted(found, part, scores)
+
+
+def prompted(found: Scored, metric: PromptMetric, scores: Scores) -> None:
+    """One number per image and prompt."""
+    images, said = found.images.images, list(found.images.prompts.values())
+    fingerprint = digest([metric.name, metric.provenance])
+    values = scores.of(
+        fingerprint, keys_of(images, said), lambda i: metric(images[i], [said[k] for k in i])[:, None], name=metric.name
+    )
+    found.add_scores(metric.name, [float(v[0]) for v in values], metric.provenance)
+
+
+def tifa(found: Scored, vqa: Any, scores: Scores) -> None:
+    """TIFA and Soft-TIFA, accuracies by type, and the floor (each image asked about the next prompt); of a run also
+    the ceiling (reconstructions of the true images) and the score between the two, both held fixed."""
+    metric, images = TIFA(vqa, found.images.questions, soft=True), found.images.images
+    about = [metric.questions[key] for key in found.images.prompts]
+
+    def answered(shown: Tensor, name: str) -> list[np.ndarray]:
+        """For each image [2, questions]: rightly answered, and the probability of the right answer."""
+        asked = [[[q["question"], q["choices"], q["answer"]] for q in some] for some in about]
+
+        def compute(rows: np.ndarray) -> list[np.ndarray]:
+            records = iter(metric.records(shown[rows], [about[k][0]["id"] for k in rows]))
+            each = [[next(records) for _ in about[k]] for k in rows]
+            return [np.array([[r["scores"] for r in some], [r["probability"] for r in some]]) for some in each]
+
+        got = scores.of(digest(["tifa", metric.provenance]), keys_of(shown, asked), compute, name=name)
+        return [x.reshape(2, -1) for x in got]
+
+    name = "tifa" if isinstance(vqa, StandinVQA) else f"tifa:{vqa.name}"
+    got = answered(images, name)
+    right = np.array([x[0].mean() for x in got])
+    found.add_scores(name, right, metric.provenance)
+    found.add_scores(f"soft-{name}", [x[1].mean() for x in got], metric.provenance)
+    kinds = [np.array([q["element_type"] for q in some]) for some in about]
+    for kind in sorted({k for some in kinds for k in some}):
+        shares = [(x[0][some == kind].mean(), (some == kind).sum()) for x, some in zip(got, kinds, strict=True)
+                  if (some == kind).any()]  # fmt: skip
+        found.add(f"{name}/{kind}", interval(*np.array(shares).T), metric.provenance)
+    if len(images) < 2:
+        return
+    floor = np.array([x[0].mean() for x in answered(images.roll(1, 0), f"{name}, floor")])
+    found.add(f"{name}-floor", interval(floor), metric.provenance | {"images shown": "of the prompt before"})
+    if found.images.parts is None:
+        return
+    truth, codec = found.images.truth.permute(0, 2, 3, 1).numpy(), found.images.parts.config.codec
+    again = torch.from_numpy(reconstructed(truth, codec)).permute(0, 3, 1, 2)
+    ceiling = np.array([x[0].mean() for x in answered(again, f"{name}, ceiling")])
+    found.add(f"{name}-ceiling", interval(ceiling), metric.provenance | {"images shown": f"true ones through {codec}"})
+    if ceiling.mean() > floor.mean():
+        between = (right - floor.mean()) / (ceiling.mean() - floor.mean())
+        found.add(f"{name}-normalised", interval(between), metric.provenance)
+
+
+def distances(found: Scored, extract: Features, against: Tensor, scores: Scores) -> None:
+    """FD, FD∞, KID, precision and recall, each under its features' name, against as many images."""
+    images, fingerprint = found.images.images, digest([extract.name, extract.provenance])
+    if len(against) != len(images):
+        raise UserError(
+            f"{found.images.name} has {len(images)} images and the reference {len(against)}: compare sets of one size."
+        )
+    both = [
+        np.stack(scores.of(fingerprint, image_hashes(x), lambda i, x=x: extract(x[i]), np.float32, extract.name))
+        for x in (images, against)
+    ]
+    how = extract.provenance | {"reference": digest(image_hashes(against))}
+    found.add(f"fd-{extract.name}", fidelity.frechet(*map(fidelity.Moments.batch, both)), how)
+    if len(images) >= 20:
+        found.add(f"fd-infinity-{extract.name}", fidelity.fd_infinity(*both), how)
+    found.add(f"kid-{extract.name}", fidelity.kid(*both), how)
+    shares = fidelity.precision_recall(*both)
+    values = {kind: shares.pop(kind) for kind in ("precision", "recall")}
+    for kind, value in values.items():
+        found.add(f"{kind}-{extract.name}", {"value": value} | shares, how)
+
+
+def without_sampling(found: Scored, scores: Scores, device: str) -> None:
+    """Caption gap, information in nats and flip accuracy of the run's weights, ± 1.96 standard errors."""
+    parts, model, path = found.images.parts, found.images.model, found.images.folder
+    n = min(PROBE, len(found.images.prompts))
+    probe = make_probe(parts.world, parts.config.captions, parts.codec, parts.text, n)
+
+    def compute(_: np.ndarray) -> list[np.ndarray]:
+        got = alignment(model.to(device), parts.objective, probe, parts.text.encode([""]), device=device)
+        return [np.frombuffer(json.dumps(got).encode(), np.uint8)]
+
+    key = digest([file_hash(snapshot_path(path, found.images.step)), parts.loss_space, n])
+    got = json.loads(scores.of("alignment", [key], compute, np.uint8, "alignment")[0].tobytes())
+    how = {"probe images": n, "flips by category": got["flip_accuracy_by_category"]}
+    for metric, error in (("caption_gap", "caption_gap_se"), ("information", "information_se"),
+                          ("flip_accuracy", "flip_accuracy_se")):  # fmt: skip
+        if (value := got[metric]) is not None:
+            half = 1.96 * got[error] if got[error] is not None else np.nan
+            ends = {"low": value - half, "high": value + half} if np.isfinite(half) else {}
+            found.add(metric, {"value": value, "n": n} | ends, how)

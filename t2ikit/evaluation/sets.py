@@ -1,0 +1,161 @@
+"""What is scored: images with their prompts, drawn from a run into its folder, or found in a folder of anyone's.
+
+Such a folder holds `prompts.json`, a list of {id, caption}, an `ID.png` for each, and `questions.json` in TIFA's format
+if it has questions. Drawing goes on where it stopped: an image depends on weights, prompt and seed alone.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from t2ikit.config import digest
+from t2ikit.data.scenes import Scenes
+from t2ikit.encoders import batches
+from t2ikit.errors import UserError
+from t2ikit.generate import generate, load_run, snapshots
+from t2ikit.metrics.images import read_images
+from t2ikit.metrics.scenes_questions import scene_questions
+from t2ikit.metrics.tifa import read_prompts, read_questions
+from t2ikit.runs import write_atomic, write_json
+from t2ikit.samplers import sampler
+from t2ikit.train.setup import Parts
+
+BATCH = 32  # images drawn, then written, at once
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How images are drawn: the first `prompts` different validation captions of the run's world."""
+
+    prompts: int = 1000
+    step: int | None = None  # which snapshot; None: the last
+    seed: int = 0
+    steps: int = 50
+    guidance: float = 7.5
+
+
+@dataclass
+class ImageSet:
+    """Images of prompts; of a run also its parts, its backbone and the indices of the prompts in validation."""
+
+    folder: Path
+    step: int | None
+    prompts: dict[str, str]  # id → caption
+    images: Tensor  # uint8 [n, 3, H, W], in the prompts' order
+    provenance: dict[str, Any]
+    questions: list[dict[str, Any]] = field(default_factory=list)
+    parts: Parts | None = None
+    model: nn.Module | None = None
+    index: np.ndarray | None = None
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @cached_property
+    def truth(self) -> Tensor | None:
+        """The validation images whose captions the prompts are; None where there are none."""
+        if self.parts is None:
+            return None
+        return torch.from_numpy(self.parts.world.images("val", self.index)).permute(0, 3, 1, 2)
+
+
+def image_set(path: Path, how: Sampling, device: str, say: Callable[[str], None]) -> ImageSet:
+    """The images of a run folder, drawn if they are not there, or of a folder with prompts.json."""
+    if (path / "config.json").exists():
+        return of_run(path, how, device, say)
+    if not (path / "prompts.json").exists():
+        raise UserError(f"{path} is no run folder and has no prompts.json: give one of the two.")
+    return of_folder(path)
+
+
+def of_folder(path: Path) -> ImageSet:
+    """Images that are there already."""
+    prompts = read_prompts(path / "prompts.json")
+    if bad := [key for key in prompts if Path(key).name != key or key.startswith(".")]:
+        raise UserError(f"The id {bad[0]!r} in {path / 'prompts.json'} is no file name: give each prompt a plain one.")
+    images = read_images([path / f"{key}.png" for key in prompts])
+    questions = read_questions(path / "questions.json") if (path / "questions.json").exists() else []
+    known = {q["id"]: q["caption"] for q in questions}
+    for key, caption in prompts.items() if questions else ():
+        if known.get(key) != caption:
+            raise UserError(f"{path / 'questions.json'} has no question about {key!r}, {caption!r}: add them.")
+    asked = [q for q in questions if q["id"] in prompts]
+    return ImageSet(path, None, prompts, images, {"images": "found"}, asked)
+
+
+def of_run(path: Path, how: Sampling, device: str, say: Callable[[str], None]) -> ImageSet:
+    """Images of the run's validation captions at one of its steps."""
+    parts, model = load_run(path, how.step)
+    step = how.step or snapshots(path)[-1]
+    for key, tensor in model.state_dict().items():
+        if not tensor.isfinite().all():
+            raise UserError(f"{path.name} has NaN or infinity in {key!r} at step {step}: choose another step.")
+    index, prompts = captions_of(parts, how.prompts)
+    drawing = asdict(how) | {"step": step, "sampler": sampler(parts.objective).__name__}
+    del drawing["prompts"]  # more prompts are more images in one folder
+    folder = path / "images" / digest(drawing | {"captions": parts.config.captions})
+    write_json(folder / "how.json", drawing)
+    missing = [key for key in prompts if not (folder / f"{key}.png").exists()]
+    if missing:
+        draw(parts, model, {key: prompts[key] for key in missing}, folder, how, device, say)
+    images = read_images([folder / f"{key}.png" for key in prompts])
+    world = parts.world
+    asked = scene_questions(world, "val", index, parts.config.captions) if isinstance(world, Scenes) else []
+    of_set = drawing | {"prompts": digest(list(prompts.values())), "loss_space": parts.loss_space}
+    return ImageSet(path, step, prompts, images, of_set, asked, parts, model, index)
+
+
+def captions_of(parts: Parts, n: int) -> tuple[np.ndarray, dict[str, str]]:
+    """Indices and captions by id of the first `n` different captions of validation."""
+    every = np.arange(parts.world.length("val"))
+    said = parts.world.captions("val", every, parts.config.captions)
+    first = list({caption: k for k, caption in reversed(list(enumerate(said)))}.values())[::-1]
+    if not 0 < n <= len(first):
+        raise UserError(
+            f"{n} prompts are not possible: {parts.config.world} has {len(first)} different validation captions; "
+            f"choose from 1 to {len(first)}."
+        )
+    index = np.sort(first)[:n]
+    return index, {f"{parts.config.world}_val_{parts.config.captions}_{k}": said[k] for k in index}
+
+
+def draw(
+    parts: Parts, model: nn.Module, prompts: dict[str, str], folder: Path, how: Sampling, device: str, say: Callable
+) -> None:
+    """Draw and write images batch by batch; what it costs is said first, and how long it takes after a first batch."""
+    forwards = how.steps * (1 if how.guidance == 1 else 2)
+    flops = parts.spec.cost().flops_forward * forwards * len(prompts)
+    say(
+        f"Sampling {len(prompts)} images of {parts.spec.name}: {how.steps} steps, {forwards} forward passes an image, "
+        f"{flops:.2g} FLOPs."
+    )
+    keys, start = list(prompts), time.perf_counter()
+    with tqdm(total=len(keys), desc="sampling", unit="image", mininterval=1.0) as bar:
+        for piece in batches(len(keys), BATCH):
+            said = [prompts[key] for key in keys[piece]]
+            images = generate(parts, model, said, how.seed, how.steps, how.guidance, BATCH, device, progress=False)
+            for key, image in zip(keys[piece], images, strict=True):
+                write_atomic(folder / f"{key}.png", _png(image))
+            bar.update(len(said))
+            if piece.start == 0 and len(keys) > BATCH:
+                minutes = (time.perf_counter() - start) * (len(keys) / BATCH - 1) / 60
+                say(f"After the first {BATCH} images: about {minutes:.1f} minutes to go.")
+
+
+def _png(image: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG")
+    return buffer.getvalue()

@@ -1,0 +1,314 @@
+"""The harness: rows with intervals and provenance, nothing scored twice or skipped, one sentence a fault."""
+
+import json
+import shutil
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from huggingface_hub import constants
+from PIL import Image
+
+from t2ikit import cli
+from t2ikit.data.world import get_world
+from t2ikit.errors import UserError
+from t2ikit.evaluation import harness, measures
+from t2ikit.evaluation.scores import Scores
+from t2ikit.evaluation.sets import Sampling, captions_of, image_set
+from t2ikit.metrics.scenes_questions import scene_questions
+from t2ikit.standins.vqa import StandinVQA
+from t2ikit.train.setup import resolve
+
+N = 24
+pytestmark = pytest.mark.skipif(not StandinVQA.__init__.__defaults__[0].exists(), reason="no weights")
+
+
+@pytest.fixture
+def folder(home, tmp_path):
+    """`folder(name, shift)`: N renders of scenes with their prompts and questions; shifted, those of other scenes."""
+
+    def make(name="true", shift=0, n=N):
+        world, index, path = get_world("scenes"), np.arange(n), tmp_path / name
+        path.mkdir()
+        asked = scene_questions(world, "val", index, "medium")
+        prompts = {q["id"]: q["caption"] for q in asked}
+        (path / "prompts.json").write_text(json.dumps([{"id": k, "caption": c} for k, c in prompts.items()]))
+        (path / "questions.json").write_text(json.dumps(asked))
+        for key, image in zip(prompts, world.images("val", index + shift), strict=True):
+            Image.fromarray(image).save(path / f"{key}.png")
+        return path
+
+    return make
+
+
+def quiet(_):
+    pass
+
+
+def values(rows):
+    return {r["metric"]: r["value"] for r in rows if r["versus"] is None}
+
+
+def test_true_images_score_high_and_others_low(folder):
+    true, other = folder(), folder("other", shift=500)
+    said = []
+    rows = harness.evaluate([true, other], reference=true, margin=0.05, say=said.append)
+    good, bad = (values([r for r in rows if r["run"] == name]) for name in ("true", "other"))
+    assert good["tifa"] > 0.95 > 0.75 > bad["tifa"]
+    assert good["soft-tifa"] > bad["soft-tifa"] + 0.2 and good["contrastive-v1"] > bad["contrastive-v1"] + 0.1
+    assert good["fd-efficientnet-lite0"] == pytest.approx(0, abs=1e-3) and bad["fd-efficientnet-lite0"] > 0.1
+    assert good["tifa-floor"] < 0.75
+    assert {k for k in good if k.startswith("tifa/")} == {
+        f"tifa/{k}" for k in ("color", "counting", "object", "shape", "spatial")
+    }
+    assert "alignment is left out for true: it is measured on a run's weights, not on images." in said
+
+    compared = {r["metric"]: r for r in rows if r["versus"]}
+    assert set(compared) == {"tifa", "soft-tifa", "contrastive-v1"}
+    difference = compared["tifa"]
+    assert (difference["run"], difference["versus"]) == ("other", "true")
+    assert difference["value"] == pytest.approx(bad["tifa"] - good["tifa"])
+    assert difference["low"] < difference["value"] < difference["high"] < 0
+    assert difference["provenance"]["metric"]["margin"] == 0.05
+    assert difference["provenance"]["metric"]["equivalent"] is False
+    assert any(s.startswith("tifa: to find a difference of 0.02 between other and true, ") for s in
+               harness.needed(rows, 0.02))  # fmt: skip
+
+
+def test_every_row_says_what_decided_it(folder):
+    rows = harness.evaluate([folder()], ["tifa", "contrastive"], say=quiet)
+    assert all(set(r) == set(harness.ROW) for r in rows)
+    json.dumps(rows, allow_nan=False)
+    for row in rows:
+        assert row["n"] <= N and row["low"] <= row["value"] <= row["high"]
+        assert len(row["provenance"]["metric"]["weights"]) == 64 and row["provenance"]["t2ikit"]
+
+
+def test_what_was_scored_is_not_scored_again(folder, monkeypatch):
+    path = folder()
+    before = harness.evaluate([path], ["tifa", "contrastive"], say=quiet)
+    monkeypatch.setattr(StandinVQA, "answers", None)
+    monkeypatch.setattr(measures.ContrastiveScore, "__call__", None)
+    assert harness.evaluate([path], ["tifa", "contrastive"], say=quiet) == before
+    key = sorted(path.glob("*.png"))[0]
+    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(key)
+    with pytest.raises(TypeError):  # another image is another score
+        harness.evaluate([path], ["contrastive"], say=quiet)
+
+
+def test_the_rank_correlation_with_tifa_is_that_of_the_rows():
+    given = {"a": (0.3, 0.1), "b": (0.5, 0.4), "c": (0.4, 0.2), "d": (0.9, 0.3)}
+    rows = [
+        {"run": run, "step": 1, "metric": metric, "value": value, "versus": None}
+        for run, pair in given.items()
+        for metric, value in zip(("tifa", "caption_gap"), pair, strict=True)
+    ]
+    (sentence,) = harness.correlations(rows)
+    assert sentence.startswith("Rank correlation of caption_gap with tifa over 4 runs: 0.800 (p = ")
+    assert harness.correlations(rows[:4]) == []
+
+
+def test_scores_survive_an_interruption_and_equal_images_are_scored_once(tmp_path):
+    scores, asked = Scores(tmp_path / "scores.sqlite"), []
+
+    def compute(rows):
+        asked.extend(rows)
+        if len(asked) > 150:
+            raise KeyboardInterrupt
+        return [np.array([float(k)]) for k in rows]
+
+    keys = [str(k // 2) for k in range(400)]
+    with pytest.raises(KeyboardInterrupt):
+        scores.of("m", keys, compute)
+    asked.clear()
+    found = Scores(tmp_path / "scores.sqlite").of("m", keys, compute)
+    assert len(asked) == 72 and [int(x[0]) for x in found] == [k // 2 * 2 for k in range(400)]
+    assert scores.of("another metric", ["0"], compute)[0] == [0.0]
+
+
+def test_a_score_that_is_no_number_and_a_damaged_file_are_refused(tmp_path):
+    scores = Scores(tmp_path / "scores.sqlite")
+    with pytest.raises(UserError, match="scoring of image 1 is not finite"):
+        scores.of("m", ["a", "b"], lambda rows: [np.array([0.0 if k == 0 else np.nan]) for k in rows])
+    (tmp_path / "scores.sqlite").write_bytes(b"no database" * 1000)
+    with pytest.raises(UserError, match="cannot be read or written .* delete it"):
+        Scores(tmp_path / "scores.sqlite").of("m", ["a"], lambda rows: [np.zeros(1)])
+
+
+def grey(image):
+    return image.convert("L")
+
+
+def clear(image):
+    image = image.convert("RGBA")
+    image.putpixel((0, 0), (255, 0, 0, 0))
+    return image
+
+
+def test_a_grey_image_and_an_opaque_alpha_are_read_as_they_look(folder):
+    path = folder()
+    first, second, *_ = sorted(path.glob("*.png"))
+    Image.open(first).convert("L").save(first)
+    before = image_set(path, Sampling(), "cpu", quiet).images
+    Image.open(second).convert("RGBA").save(second)
+    assert torch.equal(image_set(path, Sampling(), "cpu", quiet).images, before)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (lambda p: p.unlink(), "scenes_val_medium_0.png is missing: generate it again, nothing is skipped"),
+        (lambda p: p.write_bytes(p.read_bytes()[:100]), "scenes_val_medium_0.png cannot be read"),
+        (lambda p: clear(Image.open(p)).save(p), "scenes_val_medium_0.png is transparent in places"),
+        (lambda p: Image.open(p).resize((32, 64)).save(p), r"is 64 × 64 px and .* is 32 × 64 px"),
+    ],
+)
+def test_a_bad_image_is_named_and_the_scores_so_far_are_kept(folder, tmp_path, spoil, sentence):
+    good, bad, out = folder("good"), folder("bad", shift=30), tmp_path / "rows.csv"
+    spoil(bad / "scenes_val_medium_0.png")
+    with pytest.raises(UserError, match=sentence):
+        harness.evaluate([good, bad], ["contrastive"], say=quiet, keep=lambda rows: harness.export(out, rows))
+    assert pd.read_csv(out)["run"].tolist() == ["good"]
+
+
+def rewrite(path, change):
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "sentence"),
+    [
+        ("prompts.json", lambda x: [x[0], *x], "has the id 'scenes_val_medium_0' twice"),
+        ("prompts.json", lambda x: [x[0] | {"id": "../x"}], "The id '../x' in .* is no file name"),
+        ("prompts.json", lambda x: [x[0] | {"caption": "a dog"}], "no question about 'scenes_val_medium_0', 'a dog'"),
+        ("prompts.json", lambda x: [], "no list of entries"),
+        ("questions.json", lambda x: [x[0] | {"choices": []}, *x[1:]], "has no choices"),
+        ("questions.json", lambda x: [x[0] | {"question": "is there a dog?"}, *x[1:]], "is not one about scenes"),
+    ],
+)
+def test_bad_prompts_and_questions_are_one_sentence(folder, file, change, sentence):
+    path = folder()
+    rewrite(path / file, change)
+    with pytest.raises(UserError, match=sentence):
+        harness.evaluate([path], ["tifa"], say=quiet)
+
+
+def test_sets_of_different_n_are_not_compared_and_few_images_are_flagged(folder):
+    path, less = folder(), folder("less", n=N - 1)
+    with pytest.raises(UserError, match="true has 24 images and the reference 23: compare sets of one size"):
+        harness.evaluate([path], ["fidelity"], reference=less, say=quiet)
+    with pytest.raises(UserError, match="Only one of the two runs has a score for 'scenes_val_medium_23'"):
+        harness.evaluate([path, less], ["contrastive"], say=quiet)
+    rows = harness.evaluate([path], ["fidelity"], reference=path, say=quiet)
+    flags = {r["metric"]: r["provenance"]["metric"]["flags"] for r in rows}
+    assert any("singular: n = 24 ≤ d = 1280" in flag for flag in flags["fd-efficientnet-lite0"])
+
+
+@pytest.mark.parametrize(
+    ("metrics", "sentence"),
+    [
+        (["beauty"], "Unknown metric 'beauty': choose one of tifa, contrastive, fidelity, alignment"),
+        (["fidelity"], "fidelity of true is not possible: there are no images to compare with"),
+        (["alignment"], "alignment of true is not possible"),
+        (["imagereward:/none.pt"], "/none.pt is missing"),
+        (["tifa:none"], "Unknown VQA model 'none'"),
+    ],
+)
+def test_what_cannot_be_measured_is_one_sentence(folder, metrics, sentence):
+    with pytest.raises(UserError, match=sentence):
+        harness.evaluate([folder()], metrics, say=quiet)
+
+
+def test_the_command_prints_one_document_or_a_table(folder, monkeypatch, capsys, tmp_path):
+    path, out = folder(), tmp_path / "rows.csv"
+    command = ["t2ikit", "evaluate", str(path), "--metrics", "tifa,contrastive", "--export", str(out)]
+    monkeypatch.setattr(sys, "argv", [*command, "--json"])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    rows = json.loads(capsys.readouterr().out)
+    assert not stop.value.code and len(pd.read_csv(out)) == len(rows) > 3
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit):
+        cli.main()
+    said = capsys.readouterr().out
+    assert "soft-tifa" in said and "to find a difference of 0.02 between true and a run unlike it," in said
+    monkeypatch.setattr(sys, "argv", [*command[:3], "--metrics", "beauty"])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 2 and capsys.readouterr().err.startswith("t2ikit: Unknown metric 'beauty'")
+
+
+def test_images_of_another_size_need_a_model_by_name(folder):
+    path = folder()
+    for file in path.glob("*.png"):
+        Image.open(file).resize((32, 32)).save(file)
+    with pytest.raises(UserError, match="tifa of true is not possible: its stand-in reads 64 px alone"):
+        harness.evaluate([path], ["tifa"], say=quiet)
+
+
+def test_without_a_network_a_published_model_is_one_sentence(folder, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match="could not be loaded .*give a local copy as local-dir:FOLDER"):
+        harness.evaluate([folder()], ["clip:ViT-B-32/laion2b_s34b_b79k"], say=quiet)
+
+
+def test_a_margin_needs_two_runs_and_a_path_must_hold_something(folder, tmp_path):
+    with pytest.raises(UserError, match="name at least two"):
+        harness.evaluate([folder()], margin=0.1, say=quiet)
+    with pytest.raises(UserError, match="is no run folder and has no prompts.json"):
+        harness.evaluate([tmp_path], say=quiet)
+
+
+@pytest.fixture
+def run(trained, home):
+    return shutil.copytree(trained, home / "runs" / trained.name)
+
+
+def test_a_run_is_drawn_once_scored_and_exported(run, home, tmp_path):
+    how, said = Sampling(prompts=6, steps=2), []
+    rows = harness.evaluate([run], how=how, say=said.append)
+    found = values(rows)
+    assert {"tifa", "tifa-floor", "tifa-ceiling", "contrastive-v1", "fd-efficientnet-lite0", "caption_gap",
+            "information", "flip_accuracy"} <= set(found)  # fmt: skip
+    assert said[0].startswith("Sampling 6 images of pixart-h1024-d28: 2 steps, 4 forward passes an image, ")
+    (drawn,) = (run / "images").iterdir()
+    times = {p: p.stat().st_mtime_ns for p in drawn.glob("*.png")}
+    (gone, _), *_ = times.items()
+    gone.unlink()
+    said.clear()
+    assert harness.evaluate([run], how=how, say=said.append) == rows  # that image is drawn again, and is the same
+    assert said[0].startswith("Sampling 1 images")
+    assert all(p.stat().st_mtime_ns == t for p, t in times.items() if p != gone)
+    for _ in range(2):
+        harness.export(tmp_path / "rows.csv", rows)
+    kept = pd.read_csv(tmp_path / "rows.csv")
+    assert len(kept) == len(rows)
+    assert kept["step"].eq(4).all() and kept["images.guidance"].eq(7.5).all() and "metric.weights" in kept
+    assert kept.loc[kept["metric"] == "tifa", "value"].item() == pytest.approx(found["tifa"], rel=1e-6)
+
+
+def test_prompts_are_different_captions_of_validation(smoke):
+    parts = resolve(smoke()[0])
+    index, prompts = captions_of(parts, 50)
+    assert len(index) == len(set(prompts.values())) == 50
+    assert list(prompts.values()) == parts.world.captions("val", index, parts.config.captions)
+    assert captions_of(parts, 20)[1].items() <= prompts.items()
+    with pytest.raises(UserError, match="5000 prompts are not possible: scenes has"):
+        captions_of(parts, 5000)
+
+
+def test_weights_that_are_no_numbers_are_refused(run, monkeypatch):
+    from t2ikit.evaluation import sets
+
+    load = sets.load_run
+
+    def spoiled(*arguments):
+        parts, model = load(*arguments)
+        next(model.parameters()).data.view(-1)[0] = float("nan")
+        return parts, model
+
+    monkeypatch.setattr(sets, "load_run", spoiled)
+    with pytest.raises(UserError, match="has NaN or infinity in .* at step 4: choose another step"):
+        harness.evaluate([run], how=Sampling(prompts=2), say=quiet)
