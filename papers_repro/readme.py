@@ -16,6 +16,7 @@ from PIL import Image, PngImagePlugin
 
 from papers_repro.dit_laws import studies as dit
 from papers_repro.scalability import studies as scalability
+from papers_repro.scalability import verdicts
 from t2ikit import charts, figures, laws
 from t2ikit.config import digest
 from t2ikit.laws.intervals import spearman
@@ -93,6 +94,14 @@ def rate_table() -> str:
     return "\n".join(lines) + "\n"
 
 
+def decided(claims) -> str:
+    """Verdicts as a cell: each claim with its difference, 95% interval, number of seeds."""
+    rows = verdicts.decide(drawn(scalability.FIG03).curves, claims)
+    return "; ".join(
+        f"{r.claim}: {r.ours:+.3f} ({r.low:+.3f} to {r.high:+.3f}, n = {r.n}), {r.verdict}" for r in rows.itertuples()
+    )
+
+
 def hours_a_row() -> str:
     rows = drawn(scalability.FIG03).runs
     if not len(rows):
@@ -104,6 +113,7 @@ def hours_a_row() -> str:
 VALUES: dict[str, Callable[[], str]] = {
     "fig03": lambda: results_table(scalability.FIG03),
     "rates": rate_table,
+    "S4": lambda: decided(verdicts.FIG03),
     "hours a row": hours_a_row,
     "rho": lambda: f"{rank_correlation():.3f}",
     "attn sdxl-c320": lambda: f"{counted().attn_macs['sdxl-c320'] / 1e9:.2f}",

@@ -46,15 +46,16 @@ def learning_curves(
     one_loss_space(curves)
     frame = curves[curves["step"] > 0].dropna(subset=[y])
     table = banded(frame, y)
-    names = [b for b in order or sorted(table["backbone"].unique()) if b in set(table["backbone"])]
     seeds = table.groupby("backbone")["seeds"].max()
-    labels = {b: f"{b} (n = {seeds[b]})" for b in names}
-    table["line"] = table["backbone"].map(labels)
-    domain = [labels[b] for b in names]
+    names = order or sorted(seeds.index)
+    labels = {b: f"{b} (n = {seeds.get(b, 0)})" for b in names}  # a missing backbone keeps its colour, unused
+    table = table.assign(line=table["backbone"].map(labels)).dropna(subset="line")
+    domain = list(labels.values())
+    drawn = [labels[b] for b in names if b in seeds.index]
     form = ".1e" if x.startswith("flops") else ",d"  # "," alone would give 2e+2
     base = alt.Chart(table).encode(
         x=alt.X(f"{x}:Q", title=AXES[x], axis=alt.Axis(format=form)).scale(zero=False),
-        color=alt.Color("line:N", title=None, sort=domain, legend=alt.Legend(symbolOpacity=1)).scale(
+        color=alt.Color("line:N", title=None, sort=domain, legend=alt.Legend(symbolOpacity=1, values=drawn)).scale(
             domain=domain, scheme="tableau10"
         ),
     )
@@ -92,7 +93,7 @@ def by_world(curves: pd.DataFrame, score: str, order: Sequence[str] | None = Non
         rows.append(
             alt.hconcat(
                 learning_curves(frame, "step", score, f"{name}: against steps", order),
-                learning_curves(frame, "flops_paper", score, "against compute", order),
+                learning_curves(frame, "flops_paper", score, f"{name}: against compute", order),
             )
         )
     return alt.vconcat(*rows)

@@ -49,6 +49,17 @@ def test_a_chart_shows_every_backbone_with_its_number_of_seeds_and_no_untrained_
     assert {d["step"] for d in data} == {100, 200}
 
 
+def test_a_missing_backbone_leaves_the_others_their_colours():
+    def colours(table):
+        spec = figures.learning_curves(table, "step", "val_loss", order=("sd2-c320", "sdxl-c320")).to_dict()
+        channel = spec["layer"][0]["encoding"]["color"]
+        places = {name.split()[0]: i for i, name in enumerate(channel["scale"]["domain"])}
+        return {name.split()[0]: places[name.split()[0]] for name in channel["legend"]["values"]}
+
+    whole = colours(rows())
+    assert colours(rows().query("backbone == 'sdxl-c320'")) == {"sdxl-c320": whole["sdxl-c320"]}
+
+
 def test_two_loss_spaces_are_not_drawn_together():
     mixed = pd.concat([rows(), rows(loss_space="b", run="other")])
     with pytest.raises(UserError, match="different spaces"):

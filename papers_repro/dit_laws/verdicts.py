@@ -1,13 +1,10 @@
-"""Claims D1–D17 (paper D) against our own runs: every verdict follows from numbers and intervals by a stated rule.
+"""Claims D1–D17 (paper D) against our own runs, by the rule of papers_repro/verdicts.py.
 
-reproduced: the whole 95% interval lies where the claim says (for a printed number: within a declared margin of it);
-contradicted: none of it does; undecided: the rest, and whatever has not been measured.
-"""
+A printed number is reproduced within a declared margin of it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +12,8 @@ import pandas as pd
 from papers_repro.dit_laws import studies
 from papers_repro.dit_laws.compare import paired
 from papers_repro.dit_laws.profiles import Profile
+from papers_repro.verdicts import Verdict, mean_interval, verdict
+from papers_repro.verdicts import table as table
 from t2ikit import laws
 from t2ikit.errors import UserError
 from t2ikit.laws.intervals import LEVEL, spearman, t_quantile
@@ -22,33 +21,6 @@ from t2ikit.laws.power import PowerFit
 
 MARGINS = {"N_opt": 0.1, "D_opt": 0.1, "loss": 0.01, "FID": 0.05}  # of an exponent, around the printed one
 FLAT, STRONG = 0.01, 0.7  # of the loss, around the best rate; of a rank correlation
-ORDER = ("id", "claim", "verdict", "paper", "ours", "low", "high", "n", "tier", "why")
-Verdict = dict[str, Any]
-
-
-def table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
-    """The verdict cell of a notebook. Runs of tier smoke show that the code works: they decide nothing."""
-    rows = [
-        r | {"verdict": "undecided", "why": f"tier smoke decides nothing ({r['why'] or r['verdict']})"}
-        if r["tier"] == "smoke" else r
-        for r in verdicts
-    ]  # fmt: skip
-    return pd.DataFrame(rows).reindex(columns=ORDER)
-
-
-def verdict(
-    id: str, claim: str, tier: str, paper: Any = None, ours: float | None = None, low: float | None = None,
-    high: float | None = None, n: int = 0, where: tuple[float, float] = (-np.inf, np.inf), why: str = "",
-) -> Verdict:  # fmt: skip
-    """One row: reproduced, contradicted or undecided by whether [low, high] lies in `where`, outside, or neither."""
-    decided = "undecided"
-    if low is not None and high is not None and np.isfinite([low, high]).all():
-        if where[0] <= low and high <= where[1]:
-            decided = "reproduced"
-        elif high < where[0] or low > where[1]:
-            decided = "contradicted"
-    values = (id, claim, decided, paper, ours, low, high, n, tier, why)
-    return dict(zip(ORDER, values, strict=True))
 
 
 def interior_minima(id: str, p: Profile, claim: str = "") -> Verdict:
@@ -129,7 +101,7 @@ def shape_matters(id: str, p: Profile) -> Verdict:
     whole = p.table.groupby("seed")[p.y].agg(["min", "max", "size"])
     whole = whole[whole["size"] == len(p.study.points(p.tier))]
     above = (whole["max"] / whole["min"] - 1).to_numpy()
-    low, high = _interval(above)
+    low, high = mean_interval(above)
     why = "" if low is not None else "one seed: its spread is unknown" if len(above) else "not measured"
     mean = float(above.mean()) if len(above) else None
     return verdict(id, claim, p.tier, f"< {FLAT:g}", mean, low, high, len(above), (-np.inf, FLAT), why)
@@ -160,7 +132,7 @@ def flat_rate(id: str, sweep: pd.DataFrame, own: dict[str, float], tier: str) ->
     rows = []
     for claim, of, which, where in claims:
         of_seed = of.groupby(["backbone", "seed"])["above"].agg(which).groupby("seed").mean().to_numpy()
-        low, high = _interval(of_seed)
+        low, high = mean_interval(of_seed)
         why = "" if low is not None else "one seed: its spread is unknown" if len(of_seed) else "not measured"
         mean, sign = float(of_seed.mean()) if len(of_seed) else None, ">" if which == "min" else "<"
         rows.append(verdict(id, claim, tier, f"{sign} {FLAT:g}", mean, low, high, len(of_seed), where, why))
@@ -213,11 +185,3 @@ def audited(id: str, claim: str, audit: Sequence[dict], *checks: str) -> Verdict
     failed = [f for f in found if f["verdict"] == "fail"]
     row = verdict(id, claim, "print", n=len(found), why=f"{len(failed)} of {len(found)} findings fail")
     return row | {"verdict": "contradicted" if failed else "reproduced" if found else "undecided"}
-
-
-def _interval(values: np.ndarray) -> tuple[float | None, float | None]:
-    """The mean's 95% interval by Student's t."""
-    if len(values) < 2:
-        return None, None
-    half = t_quantile(LEVEL, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
-    return float(values.mean() - half), float(values.mean() + half)

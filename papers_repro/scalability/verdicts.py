@@ -1,0 +1,57 @@
+"""Claims S4–S20 (paper S) against our own runs, by the rule of papers_repro/verdicts.py: who is ahead.
+
+A difference is taken seed by seed and its interval is over seeds. With one seed the interval is over validation images
+alone, is shown, and decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from papers_repro.verdicts import Verdict, mean_interval, table, verdict
+from t2ikit.laws.intervals import LEVEL, t_quantile
+
+SCORE = "flip_accuracy"
+AT_EQUAL = {"step": "steps", "flops_paper": "compute"}
+# id, the backbone that the paper has ahead, the other, at equal what
+FIG03 = (
+    ("S4", "sdxl-c320", "sd2-c512", "step"),
+    ("S4", "sd2-c512", "sd2-c320", "step"),
+    ("S4", "sdxl-c320", "ifxl-c512", "step"),
+    ("S6", "sd2-c320", "sd2-c512", "flops_paper"),
+)
+
+
+def at(curve: pd.DataFrame, x: str, value: float, column: str) -> float:
+    """`column` of one run where `x` is `value`, between evaluations linear in log x."""
+    curve = curve[curve["step"] > 0].sort_values(x)
+    return float(np.interp(np.log(value), np.log(curve[x]), curve[column]))
+
+
+def ahead(curves: pd.DataFrame, id: str, first: str, second: str, x: str = "step", score: str = SCORE) -> Verdict:
+    """Whether `first` scores above `second` at the largest `x` that both have reached, on one world."""
+    claim = f"{first} is ahead of {second} at equal {AT_EQUAL[x]} ({score})"
+    runs = [{s: c for s, c in curves[curves["backbone"] == b].groupby("seed")} for b in (first, second)]
+    seeds = sorted(runs[0].keys() & runs[1].keys())
+    tier = curves["tier"].iloc[0] if len(curves) else ""
+    if not seeds:
+        return verdict(id, claim, tier, "> 0", why="not measured")
+    both = [(runs[0][s], runs[1][s]) for s in seeds]
+    ends = [min(a[x].max(), b[x].max()) for a, b in both]
+    gained = np.array([at(a, x, end, score) - at(b, x, end, score) for (a, b), end in zip(both, ends, strict=True)])
+    if len(seeds) > 1:
+        return verdict(id, claim, tier, "> 0", gained.mean(), *mean_interval(gained), len(seeds), (0, np.inf))
+    half = t_quantile(LEVEL, 1e6) * np.hypot(*(at(c, x, ends[0], f"{score}_se") for c in both[0]))
+    row = verdict(id, claim, tier, "> 0", gained[0], gained[0] - half, gained[0] + half, 1)
+    return row | {"verdict": "undecided", "why": "one seed: the interval is over validation images alone"}
+
+
+def decide(curves: pd.DataFrame, claims: Sequence[tuple[str, str, str, str]], score: str = SCORE) -> pd.DataFrame:
+    """The verdict cell of a notebook: a row a world and claim, from the committed runs."""
+    worlds = curves[curves["source"] == "committed"].dropna(subset=[score]).groupby("world")
+    return pd.concat(
+        [table([ahead(c, *claim, score) for claim in claims]).assign(world=w) for w, c in worlds] or [table([])]
+    )

@@ -1,0 +1,51 @@
+"""Verdicts on the papers' claims: every one follows from numbers and intervals by one rule.
+
+reproduced: the whole 95% interval lies where the claim says; contradicted: none of it does; undecided: the rest, and
+whatever has not been measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from t2ikit.laws.intervals import LEVEL, t_quantile
+
+ORDER = ("id", "claim", "verdict", "paper", "ours", "low", "high", "n", "tier", "why")
+Verdict = dict[str, Any]
+
+
+def table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
+    """The verdict cell of a notebook. Runs of tier smoke show that the code works: they decide nothing."""
+    rows = [
+        r | {"verdict": "undecided", "why": f"tier smoke decides nothing ({r['why'] or r['verdict']})"}
+        if r["tier"] == "smoke" else r
+        for r in verdicts
+    ]  # fmt: skip
+    return pd.DataFrame(rows).reindex(columns=ORDER)
+
+
+def verdict(
+    id: str, claim: str, tier: str, paper: Any = None, ours: float | None = None, low: float | None = None,
+    high: float | None = None, n: int = 0, where: tuple[float, float] = (-np.inf, np.inf), why: str = "",
+) -> Verdict:  # fmt: skip
+    """One row: reproduced, contradicted or undecided by whether [low, high] lies in `where`, outside, or neither."""
+    decided = "undecided"
+    if low is not None and high is not None and np.isfinite([low, high]).all():
+        if where[0] <= low and high <= where[1]:
+            decided = "reproduced"
+        elif high < where[0] or low > where[1]:
+            decided = "contradicted"
+    values = (id, claim, decided, paper, ours, low, high, n, tier, why)
+    return dict(zip(ORDER, values, strict=True))
+
+
+def mean_interval(values: np.ndarray) -> tuple[float | None, float | None]:
+    """The mean's 95% interval by Student's t; no interval with fewer than two values."""
+    if len(values) < 2:
+        return None, None
+    half = t_quantile(LEVEL, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
+    return float(values.mean() - half), float(values.mean() + half)
