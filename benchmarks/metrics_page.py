@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from t2ikit.encoders import ASSETS
-from t2ikit.runs import read_json, write_json
+from t2ikit.files import read_json, write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "metrics.md"

@@ -20,7 +20,7 @@ import psutil
 from t2ikit.train.journal import cpu_name
 
 ROOT = Path(__file__).resolve().parent.parent
-EVERY = 0.5  # seconds between two looks at the memory
+EVERY = 2.0  # seconds between two looks at the memory, which the looked at pay for
 
 
 def memory(process: psutil.Process) -> tuple[int, int]:

@@ -19,10 +19,10 @@ from papers_repro.scalability import studies as scalability
 from papers_repro.scalability import verdicts
 from t2ikit import charts, figures, laws
 from t2ikit.config import digest
+from t2ikit.files import write_atomic
 from t2ikit.laws.intervals import spearman
 from t2ikit.models import zoo
 from t2ikit.results import Results, read_committed
-from t2ikit.runs import write_atomic
 from t2ikit.study import preset
 
 ROOT = Path(__file__).resolve().parent.parent

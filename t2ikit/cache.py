@@ -19,7 +19,8 @@ from t2ikit.config import digest
 from t2ikit.data.world import World
 from t2ikit.encoders import ImageCodec, TextEncoder, batches
 from t2ikit.errors import UserError
-from t2ikit.runs import home, locked, read_json, write_atomic, write_json
+from t2ikit.files import locked, read_json, write_atomic, write_json
+from t2ikit.runs import home
 from t2ikit.tensors import pack, read_tensors
 
 SHARD = 2048  # items a shard: 4 MB of 16 × 16 × 4 latents

@@ -112,6 +112,10 @@ class Budget:
         """Whether `step` is one to validate at, the last apart."""
         return step > 0 and (step % self.eval_every == 0 or step in self.eval_at)
 
+    def averages(self, step: int) -> bool:
+        """Whether the averaged weights are validated at `step` too: at a study's points and at the last."""
+        return step in self.eval_at or step >= self.steps
+
 
 def _between(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:  # a NaN is not

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from t2ikit.config import digest
 from t2ikit.errors import UserError, choose
+from t2ikit.files import file_hash
 from t2ikit.hub import loading
-from t2ikit.runs import file_hash
 from t2ikit.tensors import tensors_hash
 
 ASSETS = Path(__file__).parent / "assets"

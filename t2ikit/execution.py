@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from t2ikit import runs
+from t2ikit import files
 from t2ikit.errors import Busy, NotebookFailed, UserError
 from t2ikit.notebook_parameters import checked
 from t2ikit.processes import alive, born
@@ -78,7 +78,7 @@ def execute(
             timeout=timeout,
             on_cell=on_cell,
             on_signal=on_signal,
-            save=lambda nb: runs.write_atomic(out, _bytes(nb)),
+            save=lambda nb: files.write_atomic(out, _bytes(nb)),
         )
     except kernel.CellFailed as error:
         known = {"UserError": UserError, "Busy": Busy}.get(error.name)
@@ -110,7 +110,7 @@ def status(out: Path) -> dict[str, Any]:
     path = status_path(out)
     if not path.exists():
         return {}
-    value = runs.read_json(path, ("state", "kind", "error", "host", "pid"))
+    value = files.read_json(path, ("state", "kind", "error", "host", "pid"))
     here = value["host"] == socket.gethostname()
     if value["state"] == "running" and here and not alive(value["pid"], value.get("born", 0.0)):
         value |= {"state": "failed", "kind": "killed", "error": f"process {value['pid']} is gone: it was killed"}
@@ -129,7 +129,7 @@ class _Status:
 
     def write(self, **changes: object) -> None:
         self.value |= changes
-        runs.write_atomic(self.path, (json.dumps(self.value, indent=1) + "\n").encode())
+        files.write_atomic(self.path, (json.dumps(self.value, indent=1) + "\n").encode())
 
 
 def first_line(source: str) -> str:

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from t2ikit.config import RunConfig, canonical
 from t2ikit.encoders import batches
 from t2ikit.errors import UserError
-from t2ikit.runs import read_json
+from t2ikit.files import read_json
 from t2ikit.samplers import prompt_noise
 from t2ikit.samplers import sampler as sampler_of
 from t2ikit.train.checkpoint import load_snapshot

@@ -25,8 +25,8 @@ from traitlets.config import Config
 from t2ikit import untrusted
 from t2ikit.errors import UserError
 from t2ikit.execution import first_line, read
+from t2ikit.files import write_atomic
 from t2ikit.report_markdown import Headings, cell_html, math_html, output_html
-from t2ikit.runs import write_atomic
 
 TEMPLATE = Path(__file__).with_name("report_template")
 WIDGET = "application/vnd.jupyter.widget-view+json"

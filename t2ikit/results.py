@@ -3,7 +3,7 @@
 runs.csv       a row a run (t2ikit.runs.row), with its hours
 curves.csv     a row an evaluation: run, step, images, FLOPs, validation loss, caption gap, flip accuracy; the training
                loss of the log interval before it, its moving average over the intervals (factor 0.9 a whole one), and
-               the validation loss of the averaged weights (`val_loss_averaged`)
+               the validation loss of the averaged weights (`val_loss_averaged`: at a study's points and at the end)
 configs/       the configuration of each run, and its starts: versions, device, threads
 """
 
@@ -16,8 +16,9 @@ import numpy as np
 import pandas as pd
 
 from t2ikit.errors import UserError
+from t2ikit.files import read_json, read_lines, write_atomic, write_json
 from t2ikit.laws.curves import smooth
-from t2ikit.runs import holder_of, read_json, read_lines, row, write_atomic, write_json
+from t2ikit.runs import holder_of, row
 
 CURVE = (
     "step", "images", "flops_exact", "flops_paper", "seconds", "val_loss", "val_loss_se",

@@ -14,7 +14,7 @@ from PIL import Image
 
 from t2ikit.config import digest
 from t2ikit.errors import UserError
-from t2ikit.runs import read_json, write_atomic, write_json
+from t2ikit.files import read_json, write_atomic, write_json
 
 KEYS = ("run", "prompts")  # of the JSON file beside a sheet
 

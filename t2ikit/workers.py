@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from t2ikit import runs
+from t2ikit import files, runs
 from t2ikit.config import Budget, RunConfig, canonical
 from t2ikit.errors import UserError
 from t2ikit.processes import side_by_side
@@ -59,7 +59,7 @@ def train_apart(wanted: Sequence[tuple[RunConfig, Budget]], root: Path, workers:
                     failed.setdefault(said, []).append(names[number])
                 else:
                     folders[number] = Path(child.printed.strip())
-                    row = runs.read_json(folders[number] / "row.json", runs.ROW_KEYS)
+                    row = files.read_json(folders[number] / "row.json", runs.ROW_KEYS)
                     after = time.monotonic() - start
                     bar.write(f"{row['run']}: {row['steps']} steps, loss {row['loss']:.4f}, after {after:.0f} s")
                 bar.update()

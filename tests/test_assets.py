@@ -3,7 +3,7 @@
 import pytest
 
 from t2ikit.encoders import ASSETS, file_hash
-from t2ikit.runs import read_json
+from t2ikit.files import read_json
 from t2ikit.standins.assets import LISTED, MEGABYTES
 
 ENTRIES = read_json(LISTED) if LISTED.exists() else {}

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from t2ikit import cli, runs
+from t2ikit import cli, files, runs
 
 
 @pytest.fixture
@@ -213,7 +213,7 @@ def test_the_command_from_start_to_sigterm_and_on(home, codec, trained):
     command += settings(codec=codec, **SMOKE | {"steps": 100_000, "eval_every": 100_000})
     first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     folder, deadline = home / "runs" / trained.name, time.monotonic() + 240
-    while not (folder / "log.jsonl").exists() or len(runs.read_lines(folder / "log.jsonl")) < 3:
+    while not (folder / "log.jsonl").exists() or len(files.read_lines(folder / "log.jsonl")) < 3:
         assert first.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
     second = subprocess.run(command, capture_output=True, text=True, check=False)

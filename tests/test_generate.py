@@ -8,8 +8,8 @@ import torch
 
 from t2ikit import samples
 from t2ikit.errors import UserError
+from t2ikit.files import read_json, write_json
 from t2ikit.generate import generate, load_run, snapshots
-from t2ikit.runs import read_json, write_json
 from t2ikit.train.checkpoint import load_snapshot
 
 PROMPTS = ["a red circle", "two blue squares", "<script>alert(1)</script>"]

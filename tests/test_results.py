@@ -8,8 +8,8 @@ import pytest
 
 from t2ikit import results
 from t2ikit.errors import UserError
+from t2ikit.files import read_json, read_lines, write_json, write_lines
 from t2ikit.results import combine, distinct, export, one_loss_space, read_committed, read_live, read_run
-from t2ikit.runs import read_json, read_lines, write_json, write_lines
 
 
 @pytest.fixture

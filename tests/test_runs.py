@@ -1,10 +1,9 @@
-"""The run folder: atomic writes, the lease, and the table of runs."""
+"""The run folder: where it is, the lease, and the table of runs."""
 
 import multiprocessing
 import os
 import signal
 import socket
-import subprocess
 import threading
 import time
 
@@ -13,7 +12,8 @@ import pytest
 
 from t2ikit import runs
 from t2ikit.errors import Busy, UserError
-from t2ikit.runs import Lease, holder_of, leased, read_json, read_lines, table, write_atomic, write_json
+from t2ikit.files import read_json, write_json
+from t2ikit.runs import Lease, holder_of, leased, table
 
 FORK = multiprocessing.get_context("fork")
 ROW = dict.fromkeys(runs.ROW_KEYS, 1) | {"status": "done"}
@@ -32,98 +32,11 @@ def lease_of(folder, **changes):
     )
 
 
-# home and atomic writes
-
-
 def test_home_is_the_environments_then_the_checkout(monkeypatch, tmp_path):
     monkeypatch.setenv("T2IKIT_HOME", str(tmp_path / "x"))
     assert runs.home() == tmp_path / "x"
     monkeypatch.setenv("T2IKIT_HOME", "")
     assert (runs.home() / "pyproject.toml").exists() or runs.home().name == ".t2ikit"
-
-
-def _rewrite_for_ever(path):
-    for size in range(10**9):
-        write_atomic(path, bytes([size % 251]) * 200_000)
-
-
-def test_a_writer_killed_at_any_moment_leaves_old_or_new_bytes(tmp_path):
-    path = tmp_path / "file"
-    write_atomic(path, b"\xff" * 200_000)
-    for delay in (0.0, 0.003, 0.01, 0.03):
-        child = FORK.Process(target=_rewrite_for_ever, args=(path,))
-        child.start()
-        time.sleep(0.02 + delay)
-        os.kill(child.pid, signal.SIGKILL)
-        child.join()
-        data = path.read_bytes()
-        assert len(data) == 200_000 and len(set(data)) == 1
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A real file system of 1 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
-    if os.geteuid() or subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("a file system of our own needs root: cannot fill a disk")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-def test_a_full_disk_leaves_the_old_file_and_says_so(small_disk):
-    path = small_disk / "file"
-    write_atomic(path, b"old")
-    with pytest.raises(
-        UserError, match=r"The disk is full: file \(2.0 MB\) was not written and what was there is kept"
-    ):
-        write_atomic(path, bytes(2_000_000))
-    assert path.read_bytes() == b"old"
-    assert [p.name for p in small_disk.iterdir()] == ["file"]
-    write_atomic(path, bytes(500_000))
-    with pytest.raises(UserError, match="The disk is full: log.jsonl"):
-        for _ in range(100):
-            runs.append_line(small_disk / "log.jsonl", {"x": "y" * 30_000})
-    read_lines(small_disk / "log.jsonl")  # the line that was cut short is left out
-
-
-def test_a_folder_that_cannot_be_is_one_sentence(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot be written.*set T2IKIT_HOME"):
-        write_json(tmp_path / "file" / "runs" / "row.json", {})
-    with pytest.raises(UserError, match="cannot be written"):
-        Lease(tmp_path / "file" / "run").acquire()
-
-
-def test_json_that_is_no_json_or_lacks_a_key_is_named(tmp_path):
-    path = tmp_path / "row.json"
-    for text in ("", '{"run": ', "\xff", "nonsense"):
-        path.write_bytes(text.encode("latin-1"))
-        with pytest.raises(UserError, match="row.json is not readable JSON"):
-            read_json(path)
-    for text in ("[]", "null", "3", '{"steps": 1}'):
-        path.write_text(text)
-        with pytest.raises(UserError, match="row.json lacks 'run'"):
-            read_json(path, ("run", "steps"))
-    with pytest.raises(UserError, match="is missing"):
-        read_json(tmp_path / "none.json")
-    with pytest.raises(UserError, match="cannot be read"):
-        read_json(tmp_path)
-
-
-def test_lines_leave_out_a_cut_end_and_name_what_is_broken(tmp_path):
-    path = tmp_path / "log.jsonl"
-    path.write_text('{"step": 1}\n{"step": 2}\n{"ste')
-    assert [r["step"] for r in read_lines(path, ("step",))] == [1, 2]
-    path.write_text('{"step": 1}\n{"ste\n{"step": 3}\n')
-    with pytest.raises(UserError, match=r"log.jsonl, line 2, is not JSON"):
-        read_lines(path)
-    for broken in ("5", "[]", "{}"):
-        path.write_text(f'{{"step": 1}}\n{broken}\n')
-        with pytest.raises(UserError, match="line 2, lacks 'step'"):
-            read_lines(path, ("step",))
-    assert read_lines(tmp_path / "none") == []
 
 
 # the lease

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from t2ikit import runs
+from t2ikit import files, runs
 from t2ikit.errors import UserError
 from t2ikit.results import export, read_committed
 from t2ikit.study import PRESETS, Study, preset
@@ -110,7 +110,7 @@ def test_a_signal_reaches_the_children_which_checkpoint(home, signum):
     (row,) = runs.table(home / "runs")[0]
     assert row["status"] == "stopped"
     (folder,) = (home / "runs").iterdir()
-    assert runs.read_json(folder / "checkpoint.json")["step"] == row["steps"] > 0
+    assert files.read_json(folder / "checkpoint.json")["step"] == row["steps"] > 0
 
 
 def test_a_notebooks_kernel_does_not_load_torch():

@@ -21,11 +21,12 @@ from tqdm.auto import tqdm
 from t2ikit.data.world import get_world
 from t2ikit.encoders import image_codec, text_encoder
 from t2ikit.errors import UserError, choose
+from t2ikit.files import append_line, read_lines
 from t2ikit.generate import generate, load_run
 from t2ikit.objectives import DDPM, RectifiedFlow
 from t2ikit.probe import Probe, make_probe
 from t2ikit.results import read_live
-from t2ikit.runs import append_line, home, read_lines
+from t2ikit.runs import home
 from t2ikit.train.setup import Parts
 
 FILE = "scores.csv"

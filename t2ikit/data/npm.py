@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from t2ikit.errors import UserError, need
-from t2ikit.runs import file_hash
+from t2ikit.files import file_hash
 
 MEMBER_LIMIT = 512 * 2**20  # bytes; the largest file that we read from a package has 104 MB
 OFFLINE = {"ECONNREFUSED", "ECONNRESET", "EAI_AGAIN", "ENOTFOUND", "ETIMEDOUT", "ENETUNREACH", "EHOSTUNREACH", "EPROTO",

@@ -21,7 +21,8 @@ from t2ikit.data.shards import decode, read_index, read_shard, read_table
 from t2ikit.data.split import leaks
 from t2ikit.data.world import SPLITS, World
 from t2ikit.errors import UserError, choose
-from t2ikit.runs import file_hash, home, read_json, replacing, write_json
+from t2ikit.files import file_hash, read_json, replacing, write_json
+from t2ikit.runs import home
 
 __all__ = ["Pictograms", "PictogramsWhole", "get", "leaks"]
 SIZES = (128, 64, 32, 16)

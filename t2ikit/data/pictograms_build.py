@@ -27,7 +27,8 @@ from t2ikit.data.shards import Sample, read_index, read_table, write_index, writ
 from t2ikit.data.split import components, concept, hold_out, leaks
 from t2ikit.data.world import SPLITS
 from t2ikit.errors import UserError
-from t2ikit.runs import file_hash, home, locked, read_json, write_json
+from t2ikit.files import file_hash, locked, read_json, write_json
+from t2ikit.runs import home
 
 CODE = 1  # raised by hand when pictures, captions or split of the same packages change
 SEED = 0  # of the split and of the order within it

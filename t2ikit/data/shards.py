@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from t2ikit.errors import UserError, need
-from t2ikit.runs import write_atomic, write_json
+from t2ikit.files import write_atomic, write_json
 
 PER_SHARD = 1000
 INDEX = "index.json"

@@ -18,8 +18,9 @@ from t2ikit.errors import UserError, choose
 from t2ikit.evaluation.measures import Scored, build, measure
 from t2ikit.evaluation.scores import Scores
 from t2ikit.evaluation.sets import ImageSet, Sampling, image_set, of_folder
+from t2ikit.files import write_atomic
 from t2ikit.metrics.statistics import differences, equivalent, paired, prompts_needed
-from t2ikit.runs import home, write_atomic
+from t2ikit.runs import home
 from t2ikit.standins import contrastive, vqa
 
 STANDINS = {"tifa": (vqa.NAME, "vqa"), "contrastive": (contrastive.NAME, "contrastive")}

@@ -24,11 +24,11 @@ from t2ikit.config import digest
 from t2ikit.data.scenes import Scenes
 from t2ikit.encoders import batches
 from t2ikit.errors import UserError
+from t2ikit.files import write_atomic, write_json
 from t2ikit.generate import generate, load_run, snapshots
 from t2ikit.metrics.images import read_images
 from t2ikit.metrics.scenes_questions import scene_questions
 from t2ikit.metrics.tifa import read_prompts, read_questions
-from t2ikit.runs import write_atomic, write_json
 from t2ikit.samplers import sampler
 from t2ikit.train.setup import Parts
 

@@ -15,8 +15,8 @@ from torch import nn
 
 from t2ikit.encoders import ASSETS, OWN_CODECS, file_hash
 from t2ikit.errors import UserError
+from t2ikit.files import read_json, write_atomic, write_json
 from t2ikit.metrics.weights import load_strictly
-from t2ikit.runs import read_json, write_atomic, write_json
 
 COMMANDS = {folder: f"python -m t2ikit.standins.vae {name}" for name, folder in OWN_CODECS.items()} | {
     "pca-minilm-v1": "python -m t2ikit.standins.pca",

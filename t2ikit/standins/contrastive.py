@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from t2ikit.data.world import World, get_world
 from t2ikit.encoders import ASSETS, OWN_CODECS, batches, text_encoder
 from t2ikit.errors import UserError
+from t2ikit.files import write_json
 from t2ikit.metrics.clip import cosines
 from t2ikit.metrics.images import checked
-from t2ikit.runs import write_json
 from t2ikit.standins.assets import load_asset, save_asset
 from t2ikit.standins.training import Pool, circumstances, fit, reconstructed, tower
 

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from t2ikit.data.world import get_world
 from t2ikit.encoders import ASSETS, OWN_CODECS, image_codec
-from t2ikit.runs import write_json
+from t2ikit.files import write_json
 
 
 @dataclass(frozen=True)

@@ -27,11 +27,11 @@ from t2ikit.data.scenes_graph import BACKGROUNDS, COLORS, RELATIONS, SHAPES, SIZ
 from t2ikit.data.world import get_world
 from t2ikit.encoders import ASSETS, OWN_CODECS, batches
 from t2ikit.errors import UserError
+from t2ikit.files import write_json
 from t2ikit.metrics.images import checked
 from t2ikit.metrics.scenes_answers import KINDS, NONE, Seen, answer, parse
 from t2ikit.metrics.scenes_questions import NUMBERS, scene_questions
 from t2ikit.metrics.tifa import TIFA, aggregate
-from t2ikit.runs import write_json
 from t2ikit.standins.assets import load_asset, save_asset
 from t2ikit.standins.training import Pool, circumstances, fit, reconstructed, tower
 

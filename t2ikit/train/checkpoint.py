@@ -14,7 +14,8 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from t2ikit.errors import UserError
-from t2ikit.runs import Lease, read_json, write_atomic, write_json
+from t2ikit.files import read_json, write_atomic, write_json
+from t2ikit.runs import Lease
 from t2ikit.tensors import pack, read_tensors
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import torch
 
-from t2ikit import runs
+from t2ikit import files, runs
 from t2ikit.models.cost import Cost
 from t2ikit.train.setup import Parts
 
@@ -45,18 +45,18 @@ class Journal:
             "processes": processes,
             "micro_batch": micro_batch,
         }
-        before = runs.read_lines(self.folder / "segments.jsonl", ("first_step", *EXACT[:-1]))
+        before = files.read_lines(self.folder / "segments.jsonl", ("first_step", *EXACT[:-1]))
         segments = [*({"micro_batch": 0} | s for s in before), segment]  # older starts had no such choice
         used = [
             s for s, after in pairwise(segments) if after["first_step"] > s["first_step"]
         ]  # the others left no steps
         self.exact_resume = all(s[key] == segment[key] for s in used for key in EXACT)
         self.device = segment["device"]
-        kept = [e for e in runs.read_lines(self.folder / "log.jsonl", ("step", "seconds")) if e["step"] <= step]
+        kept = [e for e in files.read_lines(self.folder / "log.jsonl", ("step", "seconds")) if e["step"] <= step]
         if self.lease:
             self.lease.check()
-            runs.write_lines(self.folder / "segments.jsonl", segments)
-            runs.write_lines(self.folder / "log.jsonl", kept)
+            files.write_lines(self.folder / "segments.jsonl", segments)
+            files.write_lines(self.folder / "log.jsonl", kept)
         for entry in kept:
             self._remember(entry)
 
@@ -73,7 +73,7 @@ class Journal:
         }
         if self.lease:
             self.lease.check()
-            runs.append_line(self.folder / "log.jsonl", entry)
+            files.append_line(self.folder / "log.jsonl", entry)
         self._remember(entry)
 
     def _remember(self, entry: dict[str, Any]) -> None:
@@ -94,7 +94,7 @@ class Journal:
         config, cost, images = self.parts.config, self.cost, self.parts.config.batch * step
         tokens = cost.tokens * images
         self.lease.check()
-        runs.write_json(
+        files.write_json(
             self.folder / "row.json",
             {
                 "run": self.parts.id,

@@ -18,7 +18,7 @@ from accelerate.utils import parse_flag_from_env
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from t2ikit import runs
+from t2ikit import files, runs
 from t2ikit.cache import EncodedSplit, cached_latents, cached_states
 from t2ikit.config import Budget, RunConfig
 from t2ikit.encoders import batches
@@ -49,7 +49,7 @@ def train(config: RunConfig, budget: Budget, root: Path | None = None, parts: Pa
         if not is_done(folder, budget.steps):  # it may have been trained while this process asked for the lease
             identity = {"id": parts.id, "config": dataclasses.asdict(config), "loss_space": parts.loss_space}
             if lease:
-                runs.write_json(folder / "config.json", identity | parts.resolved)
+                files.write_json(folder / "config.json", identity | parts.resolved)
             Loop(parts, budget, folder, lease).run()
     return folder
 
@@ -70,7 +70,7 @@ def writer(folder: Path) -> Iterator[runs.Lease | None]:
 def check_folder(folder: Path, parts: Parts) -> None:
     """Raise a UserError if what `folder` holds of this run cannot be gone on with."""
     if (folder / "config.json").exists():
-        before = runs.read_json(folder / "config.json", ("config", "loss_space"))
+        before = files.read_json(folder / "config.json", ("config", "loss_space"))
         if before["loss_space"] != parts.loss_space:
             images = before["config"].get("probe_images")
             raise UserError(
@@ -92,8 +92,8 @@ def is_done(folder: Path, steps: int) -> bool:
     """Whether the run in `folder` is complete with at least `steps` steps."""
     if not (folder / "row.json").exists() or not (folder / "config.json").exists():
         return False
-    runs.read_json(folder / "config.json", ("config", "loss_space"))
-    row = runs.read_json(folder / "row.json", runs.ROW_KEYS)
+    files.read_json(folder / "config.json", ("config", "loss_space"))
+    row = files.read_json(folder / "row.json", runs.ROW_KEYS)
     return row["status"] == "done" and row["steps"] >= steps
 
 
@@ -102,7 +102,7 @@ class Loop:
 
     def __init__(self, parts: Parts, budget: Budget, folder: Path, lease: runs.Lease | None) -> None:
         config = parts.config
-        segments = runs.read_lines(folder / "segments.jsonl", ("threads",))
+        segments = files.read_lines(folder / "segments.jsonl", ("threads",))
         if budget.threads or segments:  # another number of threads gives other weights after a few steps
             torch.set_num_threads(budget.threads or segments[0]["threads"])
         self.parts, self.config, self.budget, self.folder, self.lease = parts, config, budget, folder, lease
@@ -281,13 +281,14 @@ class Loop:
         return torch.stack([loss, norm.detach()])
 
     def evaluate(self) -> None:
-        """Log the probe's numbers for the raw weights (paper S scores those), the validation loss of the averaged ones
-        (an isoFLOP study's, at a constant rate), and keep a snapshot."""
+        """Log the probe's numbers for the raw weights (paper S scores those), where it is asked for the validation loss
+        of the averaged ones (an isoFLOP study's, at a constant rate), and keep a snapshot."""
         probe, start, objective = self.probe, time.monotonic(), self.parts.objective
         self.raw.eval()
         found = probe.measure(self.raw, objective, self.device)
-        with self.averaged():
-            found |= {"val_loss_averaged": probe.loss(self.raw, objective, self.device)["val_loss"]}
+        if self.budget.averages(self.step):
+            with self.averaged():
+                found |= {"val_loss_averaged": probe.loss(self.raw, objective, self.device)["val_loss"]}
         self.raw.train()
         if not math.isfinite(found["val_loss"] + found["caption_gap"]):
             self.fail(f"on validation images at step {self.step}", self.step)

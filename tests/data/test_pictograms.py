@@ -22,7 +22,7 @@ from t2ikit.data.pictograms import Pictograms, get, leaks
 from t2ikit.data.shards import read_index, read_shard, read_table, write_table
 from t2ikit.data.world import get_world
 from t2ikit.errors import UserError
-from t2ikit.runs import locked, write_json
+from t2ikit.files import locked, write_json
 from t2ikit.study import preset
 
 SCRIPT = "<script>alert(1)</script>"

@@ -7,7 +7,7 @@ import torch
 from t2ikit.data.world import get_world
 from t2ikit.encoders import ASSETS
 from t2ikit.errors import UserError
-from t2ikit.runs import read_json
+from t2ikit.files import read_json
 from t2ikit.standins import contrastive
 from t2ikit.standins.assets import WEIGHTS
 

@@ -9,10 +9,10 @@ from t2ikit.data.scenes_graph import COLORS, SHAPES
 from t2ikit.data.world import get_world
 from t2ikit.encoders import ASSETS
 from t2ikit.errors import UserError
+from t2ikit.files import read_json
 from t2ikit.metrics.scenes_answers import NONE, Seen
 from t2ikit.metrics.scenes_questions import scene_questions
 from t2ikit.metrics.tifa import TIFA, aggregate
-from t2ikit.runs import read_json
 from t2ikit.standins import training, vqa
 from t2ikit.standins.assets import WEIGHTS, load_asset, save_asset
 

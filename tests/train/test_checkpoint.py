@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from t2ikit.errors import Busy, UserError
-from t2ikit.runs import Lease, write_json
+from t2ikit.files import write_json
+from t2ikit.runs import Lease
 from t2ikit.tensors import pack, unpack
 from t2ikit.train.checkpoint import (
     load_checkpoint,

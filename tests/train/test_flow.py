@@ -9,9 +9,9 @@ import torch
 
 from t2ikit import cli, runs
 from t2ikit.errors import UserError
+from t2ikit.files import read_lines
 from t2ikit.generate import generate, load_run
 from t2ikit.models.ladder import LADDERS
-from t2ikit.runs import read_lines
 from t2ikit.train.loop import Loop, run_folder, train
 from t2ikit.train.setup import resolve
 

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 import torch
 
-from t2ikit import runs
+from t2ikit import files, runs
 from t2ikit.cache import cached_latents
 from t2ikit.errors import Busy, UserError
-from t2ikit.runs import holder_of, read_json, read_lines, write_atomic, write_json
+from t2ikit.files import read_json, read_lines, write_atomic, write_json
+from t2ikit.runs import holder_of
 from t2ikit.tensors import pack, read_tensors
 from t2ikit.train import ema
 from t2ikit.train.checkpoint import load_checkpoint, load_snapshot
@@ -135,6 +136,12 @@ def test_averaged_weights_are_the_power_weighted_mean(smoke):
     for name in [k for k in snapshots[0] if not k.startswith("ema.")][::7]:
         wanted = sum(w * s[name].double() for w, s in zip(share, snapshots, strict=True))
         torch.testing.assert_close(snapshots[-1][f"ema.{name}"].double(), wanted, atol=1e-6, rtol=1e-5)
+
+
+def test_averaged_weights_are_validated_at_a_studys_points_and_at_the_end(smoke):
+    config, budget = smoke(steps=4, eval_every=1, eval_at=[2])
+    averaged = {e["step"]: "val_loss_averaged" in e for e in log_of(train(config, budget)) if "val_loss" in e}
+    assert averaged == {1: False, 2: True, 3: False, 4: True}
 
 
 def test_dropped_captions_are_the_empty_caption(smoke):
@@ -282,7 +289,7 @@ def test_another_environment_is_told_and_the_first_threads_come_back(smoke):
     folder = train(config, budget)
     segments = read_lines(folder / "segments.jsonl")
     segments[0]["versions"]["torch"] = "1.0"
-    runs.write_lines(folder / "segments.jsonl", segments)
+    files.write_lines(folder / "segments.jsonl", segments)
     config, budget = smoke(steps=2, threads=0)
     torch.set_num_threads(2)
     try:
