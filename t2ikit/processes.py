@@ -31,6 +31,11 @@ def alive(pid: int, since: float) -> bool:
         return False
 
 
+def cores() -> int:
+    """The cores that this process may use: under Slurm or `taskset` fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @contextmanager
 def catching(handler: Callable[[int], object], *signums: int) -> Iterator[None]:
     """Have `handler` called with the number of each of these signals; elsewhere than in the main thread, where Python

@@ -115,7 +115,7 @@ class Study:
                 batch = preset(self.backbones[0], study.world, tier, **self.settings)[0].batch
                 steps = max(1, images // batch)
                 # half the batch a pass: two workers and the notebook's kernel stay under 4 GB
-                length = {"steps": steps, "eval_every": -(-steps // 3), "micro_batch": -(-batch // 2)}
+                length = {"steps": steps, "eval_every": -(-steps // 2), "micro_batch": -(-batch // 2)}
             parts.append(read_live(study.train(tier, seeds, root, **length)))
         return combine(parts)
 

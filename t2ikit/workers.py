@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -15,7 +14,7 @@ from tqdm.auto import tqdm
 from t2ikit import files, runs
 from t2ikit.config import Budget, RunConfig, canonical
 from t2ikit.errors import UserError
-from t2ikit.processes import side_by_side
+from t2ikit.processes import cores, side_by_side
 
 
 def command(config: RunConfig, budget: Budget, root: Path) -> list[str]:
@@ -35,15 +34,15 @@ def has_gpu() -> bool:
 
 
 def train_apart(wanted: Sequence[tuple[RunConfig, Budget]], root: Path, workers: int | None = None) -> list[Path]:
-    """Train all of `wanted`, `workers` at a time (default: on a machine without GPU as many as its cores hold, a run's
-    threads each; with one, 1); returns the run folders in order. Stopped, it goes on when called again.
+    """Train all of `wanted`, `workers` at a time (default: on a machine without GPU as many as this process's cores
+    hold, a run's threads each; with one, 1); returns the run folders in order. Stopped, it goes on when called again.
 
     A run that fails does not stop the others; at the end a UserError names each with the last thing it said, and what
     several said once. SIGTERM and Ctrl-C are handed on: every child checkpoints before this process ends.
     """
     threads = max((budget.threads for _, budget in wanted), default=0)
     if workers is None:
-        workers = 1 if not threads or has_gpu() else max(1, (os.cpu_count() or 1) // threads)
+        workers = 1 if not threads or has_gpu() else max(1, cores() // threads)
     environment = {"OMP_NUM_THREADS": str(threads)} if threads else {}
     commands = [command(config, budget, root) for config, budget in wanted]
     names = [f"{config.backbone} (seed {config.seed})" for config, _ in wanted]

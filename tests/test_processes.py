@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from t2ikit.processes import Ended, catching, side_by_side
+from t2ikit.processes import Ended, catching, cores, side_by_side
 
 PYTHON = [sys.executable, "-c"]
 
@@ -44,3 +44,14 @@ def test_handlers_are_put_back_and_only_the_main_thread_has_them():
         thread = threading.Thread(target=lambda: catching(print, signal.SIGUSR1).__enter__())
         thread.start()
         thread.join()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system binds no process to cores")
+def test_cores_are_those_the_process_may_use():
+    before = os.sched_getaffinity(0)
+    assert cores() == len(before)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        assert cores() == 1
+    finally:
+        os.sched_setaffinity(0, before)

@@ -1,4 +1,4 @@
-"""Claims S4–S20 (paper S) against our own runs, by the rule of papers_repro/verdicts.py: who is ahead.
+"""Claims S4–S13 (paper S) against our own runs, by the rule of papers_repro/verdicts.py: who is ahead.
 
 A difference is taken seed by seed and its interval is over seeds. With one seed the interval is over validation images
 alone, is shown, and decides nothing.
@@ -23,12 +23,29 @@ FIG03 = (
     ("S4", "sdxl-c320", "ifxl-c512", "step"),
     ("S6", "sd2-c320", "sd2-c512", "flops_paper"),
 )
+FIG04 = (
+    ("S7", "sdxl-c192", "sdxl-c128", "step"),
+    ("S7", "sdxl-c320", "sdxl-c192", "step"),
+    ("S7", "sdxl-c384", "sdxl-c320", "step"),
+    ("S7", "sdxl-c128", "sd2-c320", "step"),
+    ("S8", "sdxl-td4", "sdxl-td2", "step"),
+    ("S8", "sdxl-c320", "sdxl-td4", "step"),  # depths 2 and 10
+    ("S8", "sdxl-td12", "sdxl-c320", "step"),
+    ("S8", "sdxl-td14", "sdxl-td12", "step"),
+    ("S8", "sdxl-td4_4", "sdxl-td4", "step"),
+    ("S9", "sdxl-td4_4", "sdxl-c320", "flops_paper"),
+)
+FIG06 = (
+    ("S12", "pixart-h1536-d28", "pixart-h1152-d28", "step"),
+    ("S12", "pixart-h1024-d56", "pixart-h1152-d28", "step"),
+    ("S13", "sd2-c320", "pixart-h1152-d28", "step"),
+)
 
 
 def at(curve: pd.DataFrame, x: str, value: float, column: str) -> float:
     """`column` of one run where `x` is `value`, between evaluations linear in log x."""
     curve = curve[curve["step"] > 0].sort_values(x)
-    return float(np.interp(np.log(value), np.log(curve[x]), curve[column]))
+    return float(np.interp(np.log(value), np.log(curve[x]), curve[column].astype(float)))
 
 
 def ahead(curves: pd.DataFrame, id: str, first: str, second: str, x: str = "step", score: str = SCORE) -> Verdict:

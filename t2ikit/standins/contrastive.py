@@ -163,14 +163,16 @@ def evaluate(model: ContrastiveScore, n: int = 500) -> dict[str, dict[str, float
     for name, densities in WORLDS.items():
         world, index = get_world(name), np.arange(n)
         renders = world.images("val", index)
+        shown = {"": renders} | {f"_{c}": reconstructed(renders, c) for c in OWN_CODECS}
+        seen = {kind: model.images(as_tensor(images)) for kind, images in shown.items()}
         for density in densities:
-            said, score = world.captions("val", index, density), {"distinct_captions": 0}
-            score["distinct_captions"] = len(set(said))
-            for kind, images in {"": renders} | {f"_{c}": reconstructed(renders, c) for c in OWN_CODECS}.items():
-                similar = model.images(as_tensor(images)) @ (texts := model.texts(said)).T
-                score[f"to_text{kind}"] = np.mean([said[k] == s for k, s in zip(similar.argmax(1), said, strict=True)])
-                score[f"to_image{kind}"] = np.mean([said[k] == s for k, s in zip(similar.argmax(0), said, strict=True)])
-            score |= flip_accuracy(model, world, index, density, model.images(as_tensor(renders)), texts)
+            said = world.captions("val", index, density)
+            texts, score = model.texts(said), {"distinct_captions": float(len(set(said)))}
+            for kind, vectors in seen.items():
+                near = vectors @ texts.T
+                score[f"to_text{kind}"] = np.mean([said[k] == s for k, s in zip(near.argmax(1), said, strict=True)])
+                score[f"to_image{kind}"] = np.mean([said[k] == s for k, s in zip(near.argmax(0), said, strict=True)])
+            score |= flip_accuracy(model, world, index, density, seen[""], texts)
             scores[f"{name}/{density}"] = {k: round(float(v), 4) for k, v in score.items()}
     return {"retrieval_at_1": scores}
 
@@ -179,11 +181,14 @@ def flip_accuracy(
     model: ContrastiveScore, world: World, index: np.ndarray, density: str, seen: Tensor, texts: Tensor
 ) -> dict[str, float]:
     """By category of flip; empty in a world without flips."""
+    flips = [(row, f) for row, some in enumerate(world.flips("val", index, density)) for f in some]
+    if not flips:
+        return {}
+    wrong, rows = model.texts([f.flipped_caption for _, f in flips]), [row for row, _ in flips]
+    right = ((seen * texts)[rows].sum(1) > (seen[rows] * wrong).sum(1)).tolist()
     found: dict[str, list[bool]] = {}
-    for row, flips in enumerate(world.flips("val", index, density)):
-        wrong = model.texts([f.flipped_caption for f in flips])
-        for flip, right in zip(flips, (seen[row] @ texts[row] > wrong @ seen[row]).tolist(), strict=True):
-            found.setdefault(f"flip_{flip.category}", []).append(right)
+    for (_, flip), hit in zip(flips, right, strict=True):
+        found.setdefault(f"flip_{flip.category}", []).append(hit)
     return {k: float(np.mean(v)) for k, v in sorted(found.items())}
 
 

@@ -41,6 +41,14 @@ def test_at_equal_compute_the_dearer_backbone_has_taken_fewer_steps():
     assert verdicts.ahead(one, "S6", "big", "small", "flops_paper")["ours"] == pytest.approx(0.65 - 0.7)
 
 
+def test_live_rows_without_flips_do_not_disturb():
+    one = curves(small=[[0.5, 0.6, 0.7]], big=[[0.5, 0.65, 0.9]])
+    live = one.assign(source="live", world="pictograms", flip_accuracy=None, flip_accuracy_se=None)
+    claims = [("S4", "big", "small", "step")]
+    table = verdicts.decide(pd.concat([one, live]), claims)
+    assert table["ours"].tolist() == pytest.approx([0.2]) and table["world"].tolist() == ["scenes"]
+
+
 def test_what_was_not_trained_is_undecided():
     row = verdicts.ahead(curves(small=[[0.5, 0.6, 0.7]]), "S4", "big", "small")
     assert row["verdict"] == "undecided" and row["why"] == "not measured"
