@@ -68,7 +68,6 @@ def ahead(curves: pd.DataFrame, id: str, first: str, second: str, x: str = "step
 
 def decide(curves: pd.DataFrame, claims: Sequence[tuple[str, str, str, str]], score: str = SCORE) -> pd.DataFrame:
     """The verdict cell of a notebook: a row a world and claim, from the committed runs."""
-    worlds = curves[curves["source"] == "committed"].dropna(subset=[score]).groupby("world")
-    return pd.concat(
-        [table([ahead(c, *claim, score) for claim in claims]).assign(world=w) for w, c in worlds] or [table([])]
-    )
+    committed = curves[curves["source"] == "committed"].dropna(subset=[score])
+    worlds = dict(list(committed.groupby("world"))) or {"–": committed}
+    return pd.concat([table([ahead(c, *claim, score) for claim in claims]).assign(world=w) for w, c in worlds.items()])

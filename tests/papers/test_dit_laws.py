@@ -292,3 +292,9 @@ def test_each_figure_measures_at_smoke(figure, home, read_offline):
     assert {r["verdict"] for r in json.loads(metrics.read_text())} <= {
         "reproduced", "contradicted", "undecided", "fail", "warning", "note", "ok",
     }  # fmt: skip
+
+
+def test_the_tiers_beta2_is_the_best_of_the_committed_sweep():
+    table = pd.read_csv(studies.RESULTS / "beta2.csv")
+    config, _ = studies.INCONTEXT.config(table["backbone"][0], "tiny")
+    assert config.betas[1] == table.loc[table["val_loss_averaged"].idxmin(), "beta2"]
