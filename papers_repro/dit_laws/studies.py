@@ -27,7 +27,7 @@ BUDGETS = {
     "small": (1e15, 3e15, 1e16, 3e16, 1e17),
     "paper": (1e17, 3e17, 6e17, 1e18, 3e18, 6e18),
 }
-# a batch so small that the smallest budget buys most sizes 1,000 steps, at which the usual β2 of 0.999 is still the best
+# a batch so small that the smallest budget buys most sizes 1,000 steps; the usual β2 of 0.999 is still the best there
 # (results/beta2.csv); the rate and batch of paper D at `paper`
 SETTINGS = {
     "smoke": {"batch": 2, "warmup": 0},
