@@ -112,8 +112,8 @@ class Study:
         if live:
             length = {}
             if images is not None:
-                batch = preset(self.backbones[0], study.world, tier, **self.settings)[0].batch
-                steps = max(1, images // batch)
+                config, budget = preset(self.backbones[0], study.world, tier, **self.settings)
+                batch, steps = config.batch, min(budget.steps, max(1, images // config.batch))
                 # half the batch a pass: two workers and the notebook's kernel stay under 4 GB
                 length = {"steps": steps, "eval_every": -(-steps // 2), "micro_batch": -(-batch // 2)}
             parts.append(read_live(study.train(tier, seeds, root, **length)))
