@@ -54,7 +54,7 @@ def learning_curves(
     drawn = [labels[b] for b in names if b in seeds.index]
     form = ".1e" if x.startswith("flops") else ",d"  # "," alone would give 2e+2
     base = alt.Chart(table).encode(
-        x=alt.X(f"{x}:Q", title=AXES[x], axis=alt.Axis(format=form)).scale(zero=False, padding=8),
+        x=alt.X(f"{x}:Q", title=AXES[x], axis=alt.Axis(format=form, tickMinStep=1)).scale(zero=False, padding=8),
         color=alt.Color("line:N", title=None, sort=domain, legend=alt.Legend(symbolOpacity=1, values=drawn)).scale(
             domain=domain, scheme="tableau10"
         ),
@@ -96,7 +96,14 @@ def by_world(curves: pd.DataFrame, score: str, order: Sequence[str] | None = Non
                 learning_curves(frame, "flops_paper", score, f"{name}: against compute", order),
             )
         )
-    return alt.vconcat(*rows)
+    return stacked(*rows)
+
+
+def stacked(*charts: alt.Chart) -> alt.VConcatChart:
+    """Charts one below the other, each with a legend of its own."""
+    import altair as alt
+
+    return alt.vconcat(*charts).resolve_scale(color="independent")
 
 
 def banded(frame: pd.DataFrame, y: str) -> pd.DataFrame:

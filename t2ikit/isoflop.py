@@ -190,20 +190,8 @@ class IsoFlop:
         parts = [read_committed(committed).select(tier=tier)]
         if live:
             wanted = self.rate_runs(tier, seeds[0]) if rates else self.runs(tier, seeds)
-            parts.append(read_live(trained(wanted, home() / "runs")))
+            parts.append(read_live(train_apart(wanted, home() / "runs")))
         return combine(parts)
-
-
-def trained(wanted: Sequence[tuple[RunConfig, Budget]], root: Path) -> list[Path]:
-    """The run folders of `wanted`, trained where they are missing; where none is, no process is started."""
-    from t2ikit.train.loop import is_done, run_folder
-    from t2ikit.train.setup import resolve
-
-    folders = [run_folder(resolve(config), root) for config, _ in wanted]
-    missing = [run for run, folder in zip(wanted, folders, strict=True) if not is_done(folder, run[1].steps)]
-    if missing:
-        train_apart(missing, root)
-    return folders
 
 
 def save_rates(path: Path, table: pd.DataFrame) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -33,26 +34,51 @@ def has_gpu() -> bool:
     return subprocess.run([sys.executable, "-c", question]).returncode == 0
 
 
+def trained(wanted: Sequence[tuple[RunConfig, Budget]], root: Path) -> list[Path | None]:
+    """The run folder of each of `wanted` that is complete, None for the others; asked in a process of its own too."""
+    if not root.is_dir():
+        return [None] * len(wanted)
+    question = json.dumps([(asdict(config), budget.steps) for config, budget in wanted])
+    line = [sys.executable, "-m", "t2ikit.workers", str(root)]
+    asked = subprocess.run(line, input=question, capture_output=True, text=True)
+    if asked.returncode:  # what is wrong, the training itself will say
+        return [None] * len(wanted)
+    return [Path(folder) if folder else None for folder in json.loads(asked.stdout)]
+
+
+def answer(question: str, root: Path) -> str:
+    """What `trained` asks, answered."""
+    from t2ikit.train.loop import is_done, run_folder
+    from t2ikit.train.setup import resolve
+
+    folders = [(run_folder(resolve(RunConfig(**values)), root), steps) for values, steps in json.loads(question)]
+    return json.dumps([str(folder) if is_done(folder, steps) else None for folder, steps in folders])
+
+
 def train_apart(wanted: Sequence[tuple[RunConfig, Budget]], root: Path, workers: int | None = None) -> list[Path]:
     """Train all of `wanted`, `workers` at a time (default: on a machine without GPU as many as this process's cores
     hold, a run's threads each; with one, 1); returns the run folders in order. Stopped, it goes on when called again.
 
-    A run that fails does not stop the others; at the end a UserError names each with the last thing it said, and what
-    several said once. SIGTERM and Ctrl-C are handed on: every child checkpoints before this process ends.
+    One process finds what is trained already, and none is started for it. A run that fails does not stop the others; at
+    the end a UserError names each with the last thing it said, and what several said once. SIGTERM and Ctrl-C are
+    handed on: every child checkpoints before this process ends.
     """
+    folders = {k: folder for k, folder in enumerate(trained(wanted, root)) if folder}
+    missing = [k for k in range(len(wanted)) if k not in folders]
+    if not missing:
+        return [folders[k] for k in range(len(wanted))]
     threads = max((budget.threads for _, budget in wanted), default=0)
     if workers is None:
         workers = 1 if not threads or has_gpu() else max(1, cores() // threads)
     environment = {"OMP_NUM_THREADS": str(threads)} if threads else {}
-    commands = [command(config, budget, root) for config, budget in wanted]
+    commands = [command(*wanted[k], root) for k in missing]
     names = [f"{config.backbone} (seed {config.seed})" for config, _ in wanted]
-    folders: dict[int, Path] = {}
     failed: dict[str, list[str]] = {}  # what was said last: who said it
-    start, waiting = time.monotonic(), list(range(len(wanted)))
-    with tqdm(total=len(wanted), desc="runs", unit="run") as bar:
+    start, waiting = time.monotonic(), list(missing)
+    with tqdm(total=len(wanted), initial=len(folders), desc="runs", unit="run") as bar:
         for ended in side_by_side(commands, workers, environment=environment):
-            for number, child in ended.items():
-                waiting.remove(number)
+            for place, child in ended.items():
+                waiting.remove(number := missing[place])
                 if child.code:
                     said = child.last.removeprefix("t2ikit: ") or f"exit code {child.code}"
                     failed.setdefault(said, []).append(names[number])
@@ -68,3 +94,7 @@ def train_apart(wanted: Sequence[tuple[RunConfig, Budget]], root: Path, workers:
         count = sum(map(len, failed.values()))
         raise UserError(f"{count} of {len(wanted)} runs failed, the others are kept: {told}.")
     return [folders[number] for number in range(len(wanted))]
+
+
+if __name__ == "__main__":
+    print(answer(sys.stdin.read(), Path(sys.argv[1])))

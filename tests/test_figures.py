@@ -68,7 +68,9 @@ def test_two_loss_spaces_are_not_drawn_together():
 
 def test_each_world_has_a_row_of_its_own():
     both = pd.concat([rows(), rows(world="pictograms", loss_space="b")])
-    assert len(figures.by_world(both, "caption_gap").to_dict()["vconcat"]) == 2
+    spec = figures.by_world(both, "caption_gap").to_dict()
+    assert len(spec["vconcat"]) == 2
+    assert spec["resolve"]["scale"]["color"] == "independent"  # shared, one legend would stand for all
 
 
 @pytest.mark.parametrize(

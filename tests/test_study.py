@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from t2ikit import files, runs
+from t2ikit import files, runs, workers
 from t2ikit.errors import UserError
 from t2ikit.results import export, read_committed
 from t2ikit.study import PRESETS, Study, preset
@@ -61,11 +61,12 @@ def test_the_command_line_of_a_run_says_every_setting():
 STUDY = Study("two", "Two backbones", ("sd2-c320", "sdxl-td2"), settings={"steps": 2, "eval_every": 2})
 
 
-def test_a_study_trains_what_is_missing_once(home):
+def test_a_study_trains_what_is_missing_once(home, monkeypatch):
     first = STUDY.train("smoke", workers=2)
     times = [(f / "row.json").stat().st_mtime_ns for f in first]
     assert [runs.row(f)["status"] for f in first] == ["done", "done"]
     assert [runs.row(f)["backbone"] for f in first] == list(STUDY.backbones)
+    monkeypatch.setattr(workers, "side_by_side", lambda *_, **__: pytest.fail("a process was started"))
     assert STUDY.train("smoke", workers=2) == first
     assert [(f / "row.json").stat().st_mtime_ns for f in first] == times
     both = STUDY.results(home / "nothing", "smoke", images=10**6, live=True)  # shortens, never lengthens
