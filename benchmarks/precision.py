@@ -1,11 +1,13 @@
-"""Training speed of our own transformers at tier tiny, in one run: `python -m benchmarks.transformer_speed`.
+"""The fastest precision on this CPU, backbone by backbone at tier tiny: `python -m benchmarks.precision`.
 
 fp32            eager: the peer that the ratios are against
-bf16 compiled   autocast and torch.compile, as `precision=bf16 compile=true` trains
+bf16            autocast
+bf16 compiled   autocast and torch.compile, as `precision=bf16 compile=true` trains; transformers only
 fused attention the same with torch's fused attention in bf16 in place of `t2ikit.models.attention`
 
-A step is forward, backward and AdamW over a batch that lies in memory, on one thread. Printed are images per second of
+A step is forward, backward and AdamW over a batch that lies in memory, on one thread. Counted are images per second of
 CPU time, so that a busy machine changes little; the contenders take turns, and medians are over rounds.
+docs/precision.json keeps what it printed.
 """
 
 from __future__ import annotations
@@ -20,12 +22,21 @@ from unittest.mock import patch
 import torch
 
 from t2ikit.models import denoiser, zoo
-from t2ikit.objectives import RectifiedFlow, sample_losses
+from t2ikit.objectives import DDPM, RectifiedFlow, sample_losses
+from t2ikit.train.journal import device_name
+
+EAGER = {"fp32": dict(bf16=False), "bf16": dict(bf16=True)}
+COMPILED = {
+    "bf16 compiled": dict(bf16=True, compiled=True),
+    "fused attention": dict(bf16=True, compiled=True, fused=True),
+}
+UNETS = ("sd2-c320", "sdxl-c128", "sdxl-c320")
+TRANSFORMERS = ("incontext-d6-w160", "crossattn-d4-w160")
 
 
-def step_of(name: str, batch: int, bf16: bool, fused: bool):
-    """One training step of the backbone as a function; compiled where `bf16`."""
-    spec, objective = zoo.spec(name).at("tiny"), RectifiedFlow()
+def step_of(name: str, batch: int, bf16: bool, compiled: bool = False, fused: bool = False):
+    """One training step of the backbone as a function."""
+    spec, objective = zoo.spec(name).at("tiny"), DDPM() if name in UNETS else RectifiedFlow()
     model, generator = spec.build(), torch.Generator().manual_seed(0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
     shape = (batch, spec.latent_channels, spec.latent_side, spec.latent_side)
@@ -33,7 +44,7 @@ def step_of(name: str, batch: int, bf16: bool, fused: bool):
     states = torch.randn(batch, spec.text_tokens, spec.text_width, generator=generator)
     words = torch.randint(3, spec.text_tokens + 1, (batch, 1), generator=generator)
     mask, t = torch.arange(spec.text_tokens) < words, objective.timesteps(torch.rand(batch, generator=generator))
-    forward = torch.compile(model) if bf16 else model
+    forward = torch.compile(model) if compiled else model
     attention = (lambda _: nullcontext()) if fused else denoiser.quick_attention
 
     def step() -> None:
@@ -48,15 +59,16 @@ def step_of(name: str, batch: int, bf16: bool, fused: bool):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbones", nargs="+", default=["incontext-d6-w160", "crossattn-d4-w160"])
+    parser.add_argument("--backbones", nargs="+", default=[*UNETS, *TRANSFORMERS])
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=4)
     args = parser.parse_args()
     torch.set_num_threads(1)
+    table = []
     for name in args.backbones:
-        kinds = {"fp32": (False, False), "bf16 compiled": (True, False), "fused attention": (True, True)}
-        contenders = {kind: step_of(name, args.batch, *how) for kind, how in kinds.items()}
+        kinds = EAGER if name in UNETS else EAGER | COMPILED
+        contenders = {kind: step_of(name, args.batch, **how) for kind, how in kinds.items()}
         rates: dict[str, list[float]] = {kind: [] for kind in contenders}
         for number in range(args.rounds + 1):
             for kind, step in contenders.items():
@@ -67,15 +79,15 @@ def main() -> None:
                     rates[kind].append(args.steps * args.batch / (time.process_time() - start))
         cost = zoo.spec(name).at("tiny").cost()
         middle = {kind: statistics.median(rate) for kind, rate in rates.items()}
-        found = {
-            "backbone": name,
-            "params": cost.params,
-            "batch": args.batch,
-            "images_per_cpu_second": {kind: round(rate, 1) for kind, rate in middle.items()},
-            "over_fp32": {kind: round(rate / middle["fp32"], 2) for kind, rate in middle.items()},
-            "gflops_per_cpu_second": {k: round(r * cost.flops_train / 1e9, 1) for k, r in middle.items()},
-        }
-        print(json.dumps(found, indent=1), flush=True)
+        about = {"device": device_name(torch.device("cpu")), "torch": torch.__version__, "batch": args.batch}
+        table.append(
+            {"backbone": name, "params": cost.params} | about | {
+                "images_per_cpu_second": {kind: round(rate, 1) for kind, rate in middle.items()},
+                "over_fp32": {kind: round(rate / middle["fp32"], 2) for kind, rate in middle.items()},
+                "gflops_per_cpu_second": {k: round(r * cost.flops_train / 1e9, 1) for k, r in middle.items()},
+            }
+        )  # fmt: skip
+    print(json.dumps(table, indent=1))
 
 
 if __name__ == "__main__":
