@@ -62,18 +62,18 @@ def results_table(study) -> str:
     if not len(rows.runs):
         return "\nNo run of it has been committed yet.\n"
     table = figures.final_table(rows.curves)
-    hours = rows.runs.groupby(["world", "backbone"])["seconds"].mean() / 3600
+    of = rows.runs.groupby(["world", "backbone"])
+    hours, rates = of["seconds"].mean() / 3600, of["lr"].first()
     lines = [
         "",
-        "| world | backbone | images | validation loss | caption gap | flip accuracy | hours a run | n |",
-        "|---|---|---|---|---|---|---|---|",
+        "| world | backbone | rate | images | validation loss | caption gap | flip accuracy | hours a run | n |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for r in table.to_dict("records"):
         cells = [f"{r[s]:.4f} ± {r[f'{s} ±']:.4f}" if r.get(s) == r.get(s) and s in r else "–" for s in figures.SCORES]
-        spent = hours[r["world"], r["backbone"]]
-        lines.append(
-            f"| {r['world']} | `{r['backbone']}` | {r['images']:,} | {' | '.join(cells)} | {spent:.2f} | {r['seeds']} |"
-        )
+        spent, rate = (of[r["world"], r["backbone"]] for of in (hours, rates))
+        about = f"{r['world']} | `{r['backbone']}` | {rate:g} | {r['images']:,}"
+        lines.append(f"| {about} | {' | '.join(cells)} | {spent:.2f} | {r['seeds']} |")
     return "\n".join(lines) + "\n"
 
 
