@@ -251,7 +251,7 @@ def test_a_signal_while_nothing_is_unsaved_ends_it_at_once(smoke, home, whole, m
 
 
 def test_more_steps_extend_a_run_bit_for_bit(smoke, whole):
-    settings = {"eval_every": 3}
+    settings = {"eval_every": 3, "eval_at": [3]}
     at_once = train(*smoke(steps=6, **settings), whole)
     first = train(*smoke(steps=3, **settings))
     assert runs.row(first)["steps"] == 3
