@@ -38,9 +38,10 @@ def preset(backbone: str, world: str = "scenes", tier: str = "tiny", **settings:
     """The configuration of paper S's setting at `tier`, with `settings` (fields of RunConfig or Budget) on top.
 
     smoke: seconds, for tests. tiny: 102,400 images of 64 px in 1,600 steps on one thread, so that a run's numbers do
-    not depend on the machine's cores and several runs go side by side. small: 2M images of 64 px, minutes on
-    one GPU. paper: the published setting, 600,000 steps of 2,048 images of 256 px at 8e-5 after 10,000 steps of
-    warm-up.
+    not depend on the machine's cores and several runs go side by side, in fp32: on a CPU with AMX bf16 is 1.2 times as
+    fast for wide UNets and slower for narrow ones (docs/precision.json), and rows of one study share one precision.
+    small: 2M images of 64 px, minutes on one GPU. paper: the published setting, 600,000 steps of 2,048 images of 256 px
+    at 8e-5 after 10,000 steps of warm-up.
     """
     choose("tier", tier, PRESETS)
     settings = PRESETS[tier] | default_captions(world) | default_rate(backbone, tier) | settings
