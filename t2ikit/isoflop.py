@@ -128,7 +128,7 @@ class IsoFlop:
             rate = self.config(backbone, tier)[0].lr
             for factor in self.at(tier).factors:
                 config, budget = self.config(backbone, tier, seed, lr=rate * factor)
-                runs.append((config, replace(budget, steps=steps, eval_every=steps)))
+                runs.append((config, replace(budget, steps=steps, eval_every=steps, eval_at=(steps,))))
         return runs
 
     def budget_costs(self, tier: str, speeds: Mapping[str, float]) -> pd.DataFrame:

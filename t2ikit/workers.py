@@ -38,7 +38,7 @@ def trained(wanted: Sequence[tuple[RunConfig, Budget]], root: Path) -> list[Path
     """The run folder of each of `wanted` that is complete, None for the others; asked in a process of its own too."""
     if not root.is_dir():
         return [None] * len(wanted)
-    question = json.dumps([(asdict(config), budget.steps) for config, budget in wanted])
+    question = json.dumps([(asdict(config), asdict(budget)) for config, budget in wanted])
     line = [sys.executable, "-m", "t2ikit.workers", str(root)]
     asked = subprocess.run(line, input=question, capture_output=True, text=True)
     if asked.returncode:  # what is wrong, the training itself will say
@@ -48,11 +48,15 @@ def trained(wanted: Sequence[tuple[RunConfig, Budget]], root: Path) -> list[Path
 
 def answer(question: str, root: Path) -> str:
     """What `trained` asks, answered."""
-    from t2ikit.train.loop import is_done, run_folder
+    from t2ikit.train.loop import check_evaluated, is_done, run_folder
     from t2ikit.train.setup import resolve
 
-    folders = [(run_folder(resolve(RunConfig(**values)), root), steps) for values, steps in json.loads(question)]
-    return json.dumps([str(folder) if is_done(folder, steps) else None for folder, steps in folders])
+    folders = []
+    for config, budget in json.loads(question):
+        folder, budget = run_folder(resolve(RunConfig(**config)), root), Budget(**budget)
+        check_evaluated(folder, budget)
+        folders.append(str(folder) if is_done(folder, budget.steps) else None)
+    return json.dumps(folders)
 
 
 def train_apart(wanted: Sequence[tuple[RunConfig, Budget]], root: Path, workers: int | None = None) -> list[Path]:

@@ -43,6 +43,7 @@ def train(config: RunConfig, budget: Budget, root: Path | None = None, parts: Pa
     parts = parts or resolve(config)
     folder = run_folder(parts, root)
     check_folder(folder, parts)
+    check_evaluated(folder, budget)
     if is_done(folder, budget.steps):
         return folder
     with writer(folder) as lease:
@@ -80,6 +81,19 @@ def check_folder(folder: Path, parts: Parts) -> None:
     elif any((folder / name).exists() for name in ("row.json", "checkpoint.json", "log.jsonl")):
         raise UserError(
             f"{folder} has a run's files but no config.json: restore it, or delete the folder to train anew."
+        )
+
+
+def check_evaluated(folder: Path, budget: Budget) -> None:
+    """Raise a UserError if the run in `folder` has passed a step that it is asked to be evaluated at."""
+    if not budget.eval_at or not (folder / "row.json").exists():
+        return
+    passed = files.read_json(folder / "row.json", runs.ROW_KEYS)["steps"]
+    seen = {e["step"] for e in files.read_lines(folder / "log.jsonl", ("step",)) if "val_loss" in e}
+    if lost := [step for step in budget.eval_at if step < passed and step not in seen]:
+        raise UserError(
+            f"{folder.name} has {passed} steps and was not evaluated at step {lost[0]}, as is asked for now: move "
+            "the folder away and run the same command again, which trains it anew."
         )
 
 

@@ -270,6 +270,14 @@ def test_a_run_is_also_evaluated_at_the_steps_asked_for(smoke):
     assert sorted(weights_of(folder)) == [f"step-{n:08d}.safetensors" for n in (1, 4, 5, 6)]
 
 
+def test_a_run_that_passed_a_step_without_the_evaluation_asked_for_is_a_sentence(smoke):
+    folder = train(*smoke(steps=4, eval_every=4))
+    for steps in (4, 6):
+        with pytest.raises(UserError, match=r"has 4 steps and was not evaluated at step 2, .* move the folder away"):
+            train(*smoke(steps=steps, eval_every=4, eval_at=[2]))
+    assert train(*smoke(steps=4, eval_every=4, eval_at=[4])) == folder
+
+
 def test_an_evaluation_that_was_lost_is_made_up(smoke, whole, home):
     """Killed between the last checkpoint and its evaluation."""
     config, budget = smoke(steps=2)
