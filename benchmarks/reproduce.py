@@ -1,8 +1,8 @@
 """What a newcomer waits and needs for the first figure: `python -m benchmarks.reproduce`.
 
 Clones the checkout's last commit, runs `make reproduce` there with an empty HOME, installation and data included, and
-prints wall time and peak memory: of all its processes together (PSS, which counts shared pages once) and of the largest
-one (RSS). docs/reproduce.json keeps what it printed.
+prints wall time and peak memory as seen every other second: of all its processes together (PSS, which counts shared
+pages once) and of the largest one (RSS). docs/reproduce.json keeps what it printed.
 """
 
 from __future__ import annotations

@@ -99,7 +99,10 @@ def decided(claims) -> str:
     """Verdicts as a cell: each claim with its difference, 95% interval, number of seeds."""
     rows = verdicts.decide(drawn(scalability.FIG03).curves, claims)
     return "; ".join(
-        f"{r.claim}: {r.ours:+.3f} ({r.low:+.3f} to {r.high:+.3f}, n = {r.n}), {r.verdict}" for r in rows.itertuples()
+        f"{r.claim}: {r.verdict}, {r.why}"
+        if r.n == 0
+        else f"{r.claim}: {r.ours:+.3f} ({r.low:+.3f} to {r.high:+.3f}, n = {r.n}), {r.verdict}"
+        for r in rows.itertuples()
     )
 
 

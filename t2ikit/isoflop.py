@@ -195,12 +195,16 @@ class IsoFlop:
 
 
 def save_rates(path: Path, table: pd.DataFrame) -> None:
-    """Keep a `sweep` as CSV, for `read_rates`, in place of older rows of the same tier and backbones."""
+    """Keep a `sweep` as CSV, for `read_rates`. Rates that an earlier sweep of as many steps tried stay beside it, the
+    same rate and seed is replaced, and so are a backbone's rows of another length or world."""
     path.parent.mkdir(parents=True, exist_ok=True)
     table = table[["tier", "backbone", "world", "seed", "lr", "steps", "val_loss", "loss", "above"]]
     if path.exists():
-        older, key = pd.read_csv(path), ["tier", "backbone"]
-        table = pd.concat([older[~older.set_index(key).index.isin(table.set_index(key).index)], table])
+        older, size, sweep = pd.read_csv(path), ["tier", "backbone"], ["tier", "backbone", "world", "steps"]
+        own, same = (older.set_index(k).index.isin(table.set_index(k).index) for k in (size, sweep))
+        table = pd.concat([older[~own | same], table]).drop_duplicates([*sweep, "seed", "lr"], keep="last")
+    best = table.groupby(["tier", "backbone", "seed"])["val_loss"].transform("min")
+    table = table.assign(above=table["val_loss"] / best - 1).sort_values(["tier", "backbone", "seed", "lr"])
     table.to_csv(path, index=False, float_format="%.7g")
 
 

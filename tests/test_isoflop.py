@@ -107,6 +107,22 @@ def test_the_best_rate_of_a_sweep_is_kept_and_read(tmp_path):
     assert read_rates(tmp_path / "none.csv") == {}
 
 
+def test_a_sweep_around_another_rate_keeps_what_the_first_one_tried(tmp_path):
+    path, row = tmp_path / "rates.csv", {"tier": "tiny", "backbone": "a", "world": "w", "seed": 0, "loss": 1.0}
+
+    def swept(steps=5, **losses):
+        rows = [row | {"lr": float(lr), "steps": steps, "val_loss": loss, "above": 0} for lr, loss in losses.items()]
+        save_rates(path, pd.DataFrame(rows))
+        return pd.read_csv(path)
+
+    swept(**{"5e-4": 0.9, "1e-3": 0.8, "2e-3": 0.5})
+    table = swept(**{"1e-3": 0.8, "2e-3": 0.5, "4e-3": 0.4})
+    assert table["lr"].tolist() == [5e-4, 1e-3, 2e-3, 4e-3]
+    assert table["above"].tolist() == pytest.approx([1.25, 1, 0.25, 0])
+    assert read_rates(path) == {("tiny", "a"): 4e-3}
+    assert swept(7, **{"1e-3": 0.3})["lr"].tolist() == [1e-3]  # of another length: not to be compared
+
+
 @pytest.mark.parametrize(
     "changed",
     [

@@ -1,7 +1,8 @@
 """Claims S4–S13 (paper S) against our own runs, by the rule of papers_repro/verdicts.py: who is ahead.
 
 A difference is taken seed by seed and its interval is over seeds. With one seed the interval is over validation images
-alone, is shown, and decides nothing.
+alone, as if each backbone had images of its own (they are the same, so it is wider than need be), is shown, and decides
+nothing.
 """
 
 from __future__ import annotations
