@@ -66,8 +66,9 @@ def results_table(study) -> str:
     hours, rates = of["seconds"].mean() / 3600, of["lr"].first()
     lines = [
         "",
-        "| world | backbone | rate | images | validation loss | caption gap | flip accuracy | hours a run | n |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| world | backbone | rate | images | validation loss | caption gap | flip accuracy | TIFA | contrastive score "
+        "| hours a run | n |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for r in table.to_dict("records"):
         cells = [f"{r[s]:.4f} ± {r[f'{s} ±']:.4f}" if r.get(s) == r.get(s) and s in r else "–" for s in figures.SCORES]

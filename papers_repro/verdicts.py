@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from t2ikit.laws.intervals import LEVEL, t_quantile
+from t2ikit.laws.intervals import LEVEL, spearman, t_quantile
 
 ORDER = ("id", "claim", "verdict", "paper", "ours", "low", "high", "n", "tier", "why")
+STRONG = 0.7  # of a rank correlation
 Verdict = dict[str, Any]
 
 
@@ -49,3 +50,14 @@ def mean_interval(values: np.ndarray) -> tuple[float | None, float | None]:
         return None, None
     half = t_quantile(LEVEL, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
     return float(values.mean() - half), float(values.mean() + half)
+
+
+def ranked(id: str, claim: str, x: np.ndarray, y: np.ndarray, tier: str) -> Verdict:
+    """Two numbers rank runs alike: Spearman's rho with Fisher's interval above `STRONG`; undecided below five runs."""
+    if len(x) < 5:
+        why = f"{len(x)} runs have both: a rank correlation needs five"
+        return verdict(id, claim, tier, f"rho > {STRONG}", n=len(x), why=why)
+    rho = spearman(x, y)["rho"]
+    half = t_quantile(LEVEL, 1e6) * (1.06 / max(len(x) - 3, 1)) ** 0.5  # Fieller, Hartley and Pearson 1957
+    low, high = (float(np.tanh(np.arctanh(np.clip(rho, -0.9999, 0.9999)) + s * half)) for s in (-1, 1))
+    return verdict(id, claim, tier, f"rho > {STRONG}", rho, low, high, len(x), (STRONG, 1.0))

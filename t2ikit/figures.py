@@ -26,6 +26,8 @@ SCORES = {
     "val_loss": "Validation loss (MSE, fixed noise)",
     "caption_gap": "Caption gap (MSE, wrong caption − true caption)",
     "flip_accuracy": "Flip accuracy (share of flips recognised)",
+    "tifa": "TIFA (own VQA network, drawn images)",
+    "contrastive-v1": "Contrastive score (own model, drawn images)",
 }
 
 
@@ -70,11 +72,19 @@ def learning_curves(
     ]
     band = committed.mark_area(opacity=0.18).encode(y=alt.Y("low:Q", title=SCORES[y]).scale(zero=False), y2="high:Q")
     line = committed.mark_line(point={"size": 18}).encode(y=score, tooltip=tooltip)
-    bars = live.mark_rule(strokeWidth=1.5).encode(y=alt.Y("low:Q").scale(zero=False), y2="high:Q")
+    ends = {"y": alt.Y("low:Q").scale(zero=False), "y2": "high:Q"}
+    bars, thin = live.mark_rule(strokeWidth=1.5).encode(**ends), committed.mark_rule(opacity=0.4).encode(**ends)
     points = live.mark_point(size=70, filled=True, stroke="black", strokeWidth=0.8).encode(y=score, tooltip=tooltip)
     return (
-        alt.layer(band, line, bars, points).properties(title=title).interactive(name=f"zoom_{digest([title, x, y], 8)}")
+        alt.layer(band, thin, line, bars, points)
+        .properties(title=title)
+        .interactive(name=f"zoom_{digest([title, x, y], 8)}")
     )
+
+
+def measured(curves: pd.DataFrame, score: str) -> bool:
+    """Whether any row has the score."""
+    return score in curves and bool(curves[score].notna().any())
 
 
 def by_world(curves: pd.DataFrame, score: str, order: Sequence[str] | None = None, title: str = "") -> alt.VConcatChart:
@@ -82,13 +92,12 @@ def by_world(curves: pd.DataFrame, score: str, order: Sequence[str] | None = Non
     import altair as alt
 
     choose("score", score, SCORES)
-    scored = curves.dropna(subset=[score])
-    if scored.empty:
+    if not measured(curves, score):
         raise UserError(
             f"No run has {score} yet: train this figure's runs, or draw another score of {', '.join(SCORES)}."
         )
     rows = []
-    for world, frame in scored.groupby("world"):
+    for world, frame in curves.dropna(subset=[score]).groupby("world"):
         name = f"{title}, {world}" if title else world
         rows.append(
             alt.hconcat(
@@ -133,7 +142,7 @@ def final_table(curves: pd.DataFrame) -> pd.DataFrame:
             "flops_paper": last["flops_paper"].mean(),
         }
         for score in SCORES:
-            if last[score].notna().all():
+            if score in last and last[score].notna().all():
                 spread = last[score].std() if len(last) > 1 else last[f"{score}_se"].iloc[0]
                 values |= {score: last[score].mean(), f"{score} ±": spread}
         rows.append(values)

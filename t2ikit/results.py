@@ -5,6 +5,7 @@ curves.csv     a row an evaluation: run, step, images, FLOPs, validation loss, c
                loss of the log interval before it, its moving average over the intervals (factor 0.9 a whole one), and
                the validation loss of the averaged weights (`val_loss_averaged`: at a study's points and at the end)
 configs/       the configuration of each run, and its starts: versions, device, threads
+scores.csv     what `t2ikit evaluate --export` found of their images: a row a run, step, metric and way of drawing
 """
 
 from __future__ import annotations
@@ -101,6 +102,31 @@ def combine(parts: list[Results], source: str | None = None) -> Results:
         )
         frames.append(frame.assign(source=source) if source else frame)
     return Results(*frames)
+
+
+def read_scores(folder: Path) -> pd.DataFrame:
+    """The scores of single runs that were exported into `folder` (rows that compare two are left out); empty where
+    there are none yet."""
+    path = folder / "scores.csv"
+    if not path.exists():
+        return pd.DataFrame(columns=["run", "step", "metric", "value", "low", "high", "n", "images.guidance"])
+    try:
+        table = pd.read_csv(path, dtype={"run": str})
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is not readable as a table ({error}): restore it with git.") from None
+    return table[table["versus"].isna()]
+
+
+def scored(rows: Results, scores: pd.DataFrame, guidance: float = 7.5) -> Results:
+    """`rows` with a column for each metric of images drawn with `guidance`, of the most prompts where several were
+    drawn, and `METRIC_se`: its 95% interval over prompts as a standard error."""
+    table = scores[np.isclose(scores["images.guidance"].astype(float), guidance)].sort_values("n")
+    table = table.drop_duplicates(["run", "step", "metric"], keep="last")
+    table = table.assign(se=(table["high"] - table["low"]) / (2 * 1.959964))
+    wide = table.pivot(index=["run", "step"], columns="metric", values="value")
+    wide = wide.join(table.pivot(index=["run", "step"], columns="metric", values="se").add_suffix("_se"))
+    wide = wide[wide.columns.difference(rows.curves.columns)].reset_index()
+    return Results(rows.runs, rows.curves.merge(wide, on=["run", "step"], how="left") if len(wide) else rows.curves)
 
 
 def distinct(parts: list[Results]) -> Results:

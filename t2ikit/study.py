@@ -16,7 +16,7 @@ from t2ikit.config import Budget, RunConfig, override
 from t2ikit.data.world import WORLDS
 from t2ikit.errors import choose
 from t2ikit.models import zoo
-from t2ikit.results import Results, combine, read_committed, read_live
+from t2ikit.results import Results, combine, read_committed, read_live, read_scores, scored
 from t2ikit.runs import home
 from t2ikit.workers import train_apart
 
@@ -108,7 +108,7 @@ class Study:
         `world`: of the live runs (default: the study's).
         """
         study = replace(self, world=world or self.world)
-        rows = read_committed(committed).select(backbone=self.backbones, tier=tier)
+        rows = scored(read_committed(committed), read_scores(committed)).select(backbone=self.backbones, tier=tier)
         parts = [rows.select(run=[r.run for r in rows.runs.itertuples() if self.is_setting_of(r)])]
         if live:
             length = {}

@@ -13,14 +13,14 @@ from papers_repro.dit_laws import studies
 from papers_repro.dit_laws.compare import paired
 from papers_repro.dit_laws.profiles import Profile
 from papers_repro.verdicts import Verdict, mean_interval, verdict
+from papers_repro.verdicts import ranked as ranked
 from papers_repro.verdicts import table as table
 from t2ikit import laws
 from t2ikit.errors import UserError
-from t2ikit.laws.intervals import LEVEL, spearman, t_quantile
 from t2ikit.laws.power import PowerFit
 
 MARGINS = {"N_opt": 0.1, "D_opt": 0.1, "loss": 0.01, "FID": 0.05}  # of an exponent, around the printed one
-FLAT, STRONG = 0.01, 0.7  # of the loss, around the best rate; of a rank correlation
+FLAT = 0.01  # of the loss, around the best rate
 
 
 def interior_minima(id: str, p: Profile, claim: str = "") -> Verdict:
@@ -137,16 +137,6 @@ def flat_rate(id: str, sweep: pd.DataFrame, own: dict[str, float], tier: str) ->
         mean, sign = float(of_seed.mean()) if len(of_seed) else None, ">" if which == "min" else "<"
         rows.append(verdict(id, claim, tier, f"{sign} {FLAT:g}", mean, low, high, len(of_seed), where, why))
     return rows
-
-
-def ranked(id: str, claim: str, x: np.ndarray, y: np.ndarray, tier: str) -> Verdict:
-    """D12: two metrics rank runs alike: Spearman's rho with Fisher's interval above `STRONG`."""
-    if len(x) < 5:
-        return verdict(id, claim, tier, f"rho > {STRONG}", n=len(x), why="fewer than five runs have both")
-    rho = spearman(x, y)["rho"]
-    half = t_quantile(LEVEL, 1e6) * (1.06 / max(len(x) - 3, 1)) ** 0.5  # Fieller, Hartley and Pearson 1957
-    low, high = (float(np.tanh(np.arctanh(np.clip(rho, -0.9999, 0.9999)) + s * half)) for s in (-1, 1))
-    return verdict(id, claim, tier, f"rho > {STRONG}", rho, low, high, len(x), (STRONG, 1.0))
 
 
 def covered(p: Profile, floor: float | None) -> list[Verdict]:

@@ -50,11 +50,12 @@ FIG06 = Study(
     "PixArt-α beside SD2's UNet",
     ("sd2-c320", "pixart-h1152-d28", "pixart-h1536-d28", "pixart-h1024-d28", "pixart-h1024-d56"),
 )
+FIG13 = Study("fig13", "SDXL beside TD4_4", ("sdxl-c320", "sdxl-td4_4"))
 ALL = Study(
     "all", "Every backbone of these figures",
     tuple(dict.fromkeys(b for s in (FIG03, FIG04A, FIG04B, FIG04C, FIG05, FIG06) for b in s.backbones)),
 )  # fmt: skip
-STUDIES = {study.name: study for study in (FIG03, FIG04A, FIG04B, FIG04C, FIG05, FIG06)}
+STUDIES = {study.name: study for study in (FIG03, FIG04A, FIG04B, FIG04C, FIG05, FIG06, FIG13)}
 
 
 def prompts(tier: str) -> list[str]:

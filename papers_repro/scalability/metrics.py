@@ -1,0 +1,159 @@
+"""Figure 12's panel: every metric of the committed runs' images, how alike metrics rank backbones, and what guidance
+and the number of steps change of that.
+
+Scores are what `t2ikit evaluate --export` wrote (t2ikit.results.read_scores).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from papers_repro.verdicts import STRONG, Verdict, ranked, verdict
+from t2ikit.laws.intervals import spearman
+from t2ikit.results import Results
+
+if TYPE_CHECKING:
+    import altair as alt
+
+LESS = ("fd-", "kid-")  # metrics of which less is better
+PARTS = ("/", "-floor", "-ceiling", "-normalised", "fd-infinity")  # rows that belong to a metric
+GUIDANCE = 7.5  # the paper's
+OF_RUN = ["run", "backbone", "world", "seed", "steps", "lr"]
+
+
+def joined(scores: pd.DataFrame, rows: Results) -> pd.DataFrame:
+    """`scores` of the runs among `rows`, with each run's backbone, world, seed, rate and last step (`steps`)."""
+    runs = rows.runs.reindex(columns=OF_RUN).drop_duplicates("run")
+    return scores.merge(runs, on="run")
+
+
+def final(table: pd.DataFrame, guidance: float = GUIDANCE) -> pd.DataFrame:
+    """Of a `joined` table each run's last step at one guidance, of the most prompts where several were drawn."""
+    table = table[(table["step"] == table["steps"]) & np.isclose(table["images.guidance"].astype(float), guidance)]
+    return table.sort_values("n").drop_duplicates(["run", "metric"], keep="last")
+
+
+def of_panel(table: pd.DataFrame) -> list[str]:
+    """The metrics of a table, TIFA first."""
+    names = [m for m in table["metric"].unique() if not any(part in m for part in PARTS)]
+    return sorted(names, key=lambda m: ("tifa" not in m, m.startswith(LESS), m))
+
+
+def panel(table: pd.DataFrame, order: Sequence[str]) -> alt.ConcatChart | None:
+    """A chart a metric, a row a run: the value with its 95% interval; None where nothing has been scored."""
+    import altair as alt
+
+    charts = []
+    for metric in of_panel(table):
+        data = table.loc[table["metric"] == metric, ["backbone", "seed", "value", "low", "high", "n"]]
+        names = [b for b in order if b in set(data["backbone"])]
+        title = alt.TitleParams(metric, subtitle="less is better" if metric.startswith(LESS) else "more is better")
+        base = alt.Chart(data, title=title, width=260).encode(
+            y=alt.Y("backbone:N", title=None, sort=names),
+            color=alt.Color("backbone:N", legend=None, sort=list(order)).scale(domain=list(order), scheme="tableau10"),
+            tooltip=["backbone", "seed", "value", "low", "high", "n"],
+        )
+        x = alt.X("value:Q", title=metric).scale(zero=False)
+        bars = base.mark_rule(strokeWidth=1.5).encode(x=alt.X("low:Q", title=metric).scale(zero=False), x2="high:Q")
+        charts.append(bars + base.mark_point(filled=True, size=60).encode(x=x))
+    return alt.concat(*charts, columns=3).resolve_scale(color="independent") if charts else None
+
+
+def told(table: pd.DataFrame) -> pd.DataFrame:
+    """A row a metric, a column a backbone and seed: the value and its 95% interval as text."""
+    text = [
+        f"{v:.4g}" + (f" ({a:.4g} to {b:.4g})" if a == a else "")
+        for v, a, b in zip(table["value"], table["low"], table["high"], strict=True)
+    ]
+    who = table["backbone"] + ", seed " + table["seed"].astype(str)
+    return table.assign(text=text, who=who).pivot(index="metric", columns="who", values="text").fillna("–")
+
+
+def ranks(table: pd.DataFrame) -> pd.DataFrame:
+    """A row a backbone, a column a metric: its place, 1 the best, by the mean over seeds."""
+    mean = table.groupby(["metric", "backbone"])["value"].mean().unstack("metric")
+    return pd.DataFrame({m: mean[m].rank(ascending=m.startswith(LESS)) for m in of_panel(table)})
+
+
+def alike(table: pd.DataFrame) -> pd.DataFrame:
+    """Spearman's rank correlation of every two metrics over backbones, signed so that 1 is agreement: a square table,
+    `p if 1` the exact chance of a perfect agreement of so many; empty with fewer than three backbones."""
+    places = ranks(table).dropna(axis="columns")
+    places = places.loc[:, places.nunique() > 1]
+    if len(places) < 3:
+        return pd.DataFrame()
+    square = places.corr("spearman")
+    return square.assign(**{"p if 1": 2 / math.factorial(len(places))})
+
+
+def stable(table: pd.DataFrame, tier: str) -> list[Verdict]:
+    """S24: each other metric of drawn images ranks the backbones as TIFA does."""
+    places, rows = ranks(table), []
+    for other in [m for m in places if m not in ("tifa", "soft-tifa")] if "tifa" in places else ():
+        both = places[["tifa", other]].dropna()
+        rows.append(ranked("S24", f"{other} ranks backbones as TIFA does", *both.to_numpy().T, tier))
+    why = "not measured"
+    return rows or [verdict("S24", "metrics rank backbones alike", tier, f"rho > {STRONG}", why=why)]
+
+
+def early(table: pd.DataFrame, tier: str, metric: str = "tifa", guidance: float = GUIDANCE) -> list[Verdict]:
+    """S32: scores at each earlier step rank the backbones as the last step does."""
+    table = table[(table["metric"] == metric) & np.isclose(table["images.guidance"].astype(float), guidance)]
+    claim = "{} at step {:,} ranks backbones as at the end"
+    wide = table.groupby(["backbone", "step"])["value"].mean().unstack("step")
+    last = table.groupby("backbone")["steps"].max()
+    rows = []
+    for step in [s for s in wide if (wide[s].notna() & (s < last)).sum() > 2]:
+        both = pd.DataFrame({"then": wide[step], "end": [wide.at[b, last[b]] for b in wide.index]}).dropna()
+        rows.append(ranked("S32", claim.format(metric, step), *both.to_numpy().T, tier))
+    return rows or [verdict("S32", f"{metric} ranks backbones early", tier, f"rho > {STRONG}", why="not measured")]
+
+
+def guidances(table: pd.DataFrame, metric: str = "tifa") -> pd.DataFrame:
+    """The metric at each run's last step by guidance, of the guidances that were drawn for the same prompts."""
+    table = table[(table["metric"] == metric) & (table["step"] == table["steps"])]
+    swept = table.groupby(["run", "images.prompts"])["images.guidance"].transform("nunique") > 1
+    return table[swept].sort_values(["backbone", "images.guidance"], ignore_index=True)
+
+
+def guidance_chart(table: pd.DataFrame, metric: str, order: Sequence[str]) -> alt.LayerChart | None:
+    """The metric against guidance, a line a backbone, with 95% intervals over prompts; None before it was swept."""
+    import altair as alt
+
+    data = guidances(table, metric)[["backbone", "images.guidance", "value", "low", "high", "n"]]
+    if data.empty:
+        return None
+    data = data.rename(columns={"images.guidance": "guidance"})
+    base = alt.Chart(data, title=f"{metric} by guidance, {data['n'].iloc[0]:,} prompts").encode(
+        x=alt.X("guidance:Q", title="Classifier-free guidance scale"),
+        color=alt.Color("backbone:N", title=None).scale(domain=list(order), scheme="tableau10"),
+        tooltip=["backbone", "guidance", "value", "low", "high"],
+    )
+    y = alt.Y("value:Q", title=metric).scale(zero=False)
+    band = base.mark_area(opacity=0.15).encode(y=alt.Y("low:Q", title=metric).scale(zero=False), y2="high:Q")
+    return band + base.mark_line(point=True).encode(y=y)
+
+
+def guidance_ranks(table: pd.DataFrame, metric: str = "tifa") -> pd.DataFrame:
+    """A row a guidance: each backbone's place, and the rank correlation with the places at the paper's guidance."""
+    wide = guidances(table, metric).groupby(["images.guidance", "backbone"])["value"].mean().unstack("backbone")
+    places = wide.rank(axis="columns", ascending=metric.startswith(LESS))
+    if GUIDANCE not in places.index or places.shape[1] < 3:
+        return places
+    against = places.loc[GUIDANCE].to_numpy()
+    rho = [spearman(row.to_numpy(), against)["rho"] for _, row in places.iterrows()]
+    return places.assign(**{f"rho with {GUIDANCE:g}": rho})
+
+
+def without_sampling(table: pd.DataFrame, curves: pd.DataFrame, guidance: float = GUIDANCE) -> pd.DataFrame:
+    """A row a run: TIFA at its last step beside what alignment without sampling says there; one point a run, since
+    steps of one run are not independent."""
+    tifa = final(table, guidance)
+    tifa = tifa[tifa["metric"] == "tifa"][["run", "step", "backbone", "lr", "value"]].rename(columns={"value": "tifa"})
+    scores = ["run", "step", "caption_gap", "flip_accuracy", "val_loss"]
+    return tifa.merge(curves[scores].drop_duplicates(["run", "step"]), on=["run", "step"])

@@ -1,0 +1,100 @@
+"""Figure 12: scores beside runs, ranks and what they decide, from tables made by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from papers_repro.scalability import metrics
+from t2ikit.results import Results, read_scores, scored
+
+BACKBONES = [f"b{k}" for k in range(6)]
+
+
+def score(run, metric, value, step=100, guidance=7.5, n=50, versus=None, prompts="p"):
+    row = {"run": run, "step": step, "metric": metric, "value": value, "low": value - 0.1, "high": value + 0.1, "n": n}
+    return row | {"versus": versus, "images.guidance": guidance, "images.prompts": prompts}
+
+
+@pytest.fixture
+def rows():
+    runs = [{"run": f"r-{b}", "backbone": b, "world": "scenes", "seed": 0, "steps": 100, "lr": 1e-3} for b in BACKBONES]
+    curves = [
+        {"run": r["run"], "step": s, "caption_gap": k, "flip_accuracy": -k, "val_loss": 1.0}
+        for k, r in enumerate(runs)
+        for s in (50, 100)
+    ]
+    return Results(pd.DataFrame(runs), pd.DataFrame(curves))
+
+
+def table(rows, **by_metric):
+    """A joined table of each metric's values in the backbones' order, at the last step and at guidance 7.5."""
+    made = [score(f"r-{b}", m, v) for m, values in by_metric.items() for b, v in zip(BACKBONES, values, strict=False)]
+    return metrics.joined(pd.DataFrame(made), rows)
+
+
+def test_scores_join_the_curves_at_their_step_and_guidance(rows):
+    made = [score("r-b0", "tifa", 0.5), score("r-b0", "tifa", 0.4, guidance=1.0), score("r-b1", "tifa", 0.9, n=10),
+            score("r-b1", "tifa", 0.6, n=1000), score("r-b2", "tifa", 0.7, step=50)]  # fmt: skip
+    curves = scored(rows, pd.DataFrame(made)).curves.set_index(["run", "step"])["tifa"]
+    assert curves["r-b0", 100] == 0.5 and np.isnan(curves["r-b0", 50])
+    assert curves["r-b1", 100] == 0.6  # of the most prompts
+    assert curves["r-b2", 50] == 0.7
+    errors = scored(rows, pd.DataFrame(made)).curves["tifa_se"].dropna()
+    assert errors.tolist() == pytest.approx([0.1 / 1.96] * 3, rel=1e-4)
+
+
+def test_without_scores_curves_are_as_they_were(rows, tmp_path):
+    assert scored(rows, read_scores(tmp_path)).curves.equals(rows.curves)
+
+
+def test_rows_that_compare_two_runs_are_no_scores(tmp_path):
+    made = pd.DataFrame([score("r-b0", "tifa", 0.5), score("r-b0", "tifa", 0.01, versus="r-b1")])
+    made.to_csv(tmp_path / "scores.csv", index=False)
+    assert read_scores(tmp_path)["value"].tolist() == [0.5]
+
+
+def test_places_follow_what_is_better(rows):
+    found = metrics.ranks(table(rows, tifa=[0.1, 0.3, 0.2], **{"fd-efficientnet-lite0": [9, 7, 8]}))
+    assert found["tifa"].tolist() == [3, 1, 2] == found["fd-efficientnet-lite0"].tolist()
+    square = metrics.alike(table(rows, tifa=[0.1, 0.3, 0.2], **{"fd-efficientnet-lite0": [9, 7, 8]}))
+    assert square.loc["tifa", "fd-efficientnet-lite0"] == pytest.approx(1)
+    assert square["p if 1"].iloc[0] == pytest.approx(1 / 3)
+
+
+def test_ranks_of_few_backbones_decide_nothing_and_of_opposite_ones_contradict(rows):
+    rising = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
+    (few,) = metrics.stable(table(rows, tifa=rising[:4], **{"contrastive-v1": rising[:4]}), "tiny")
+    assert few["verdict"] == "undecided" and few["n"] == 4
+    (other,) = metrics.stable(table(rows, tifa=rising, **{"contrastive-v1": rising[::-1]}), "tiny")
+    assert other["verdict"] == "contradicted"
+    (none,) = metrics.stable(table(rows, **{"contrastive-v1": rising}), "tiny")
+    assert none["why"] == "not measured"
+
+
+def test_an_early_step_is_held_against_the_end(rows):
+    late = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
+    made = [score(f"r-{b}", "tifa", v) for b, v in zip(BACKBONES, late, strict=True)]
+    made += [score(f"r-{b}", "tifa", -v, step=50) for b, v in zip(BACKBONES, late, strict=True)]
+    (row,) = metrics.early(metrics.joined(pd.DataFrame(made), rows), "tiny")
+    assert row["ours"] == pytest.approx(-1) and row["verdict"] == "contradicted" and "step 50" in row["claim"]
+
+
+def test_only_guidances_of_the_same_prompts_are_a_sweep(rows):
+    made = [score(f"r-{b}", "tifa", k * (1 if g > 1 else -1), guidance=g) for k, b in enumerate(BACKBONES[:3])
+            for g in (1.0, 7.5)] + [score("r-b4", "tifa", 0.3, n=1000, prompts="others")]  # fmt: skip
+    joined = metrics.joined(pd.DataFrame(made), rows)
+    assert set(metrics.guidances(joined)["backbone"]) == set(BACKBONES[:3])
+    found = metrics.guidance_ranks(joined)
+    assert found["rho with 7.5"].tolist() == pytest.approx([-1, 1])
+    assert metrics.guidance_chart(joined, "tifa", BACKBONES).to_dict()["layer"]
+
+
+def test_the_panel_has_a_chart_a_metric_and_none_without_scores(rows, tmp_path):
+    spec = metrics.panel(table(rows, tifa=[0.1, 0.2], **{"kid-efficientnet-lite0": [1, 2]}), BACKBONES).to_dict()
+    assert [c["layer"][0]["title"]["text"] for c in spec["concat"]] == ["tifa", "kid-efficientnet-lite0"]
+    assert metrics.panel(metrics.final(metrics.joined(read_scores(tmp_path), rows)), BACKBONES) is None
+
+
+def test_one_point_a_run_of_alignment_without_sampling(rows):
+    points = metrics.without_sampling(table(rows, tifa=[0.1, 0.2, 0.3]), rows.curves)
+    assert points["caption_gap"].tolist() == [0, 1, 2] and len(points) == 3
