@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from pathlib import Path
@@ -379,7 +380,8 @@ def evaluate(
         str | None,
         typer.Option(
             help="With commas between: tifa, contrastive, fidelity, alignment (the default: those at CPU size), "
-            "tifa:VQA, clip:MODEL/WEIGHTS, imagereward:FILE, hpsv2:FILE, fidelity:FEATURES."
+            "likelihood, tifa:VQA, clip:MODEL/WEIGHTS, cmmd:MODEL/WEIGHTS, imagereward:FILE, hpsv2:FILE, "
+            "fidelity:FEATURES."
         ),
     ] = None,
     prompts: Annotated[int, typer.Option(help="How many validation captions to draw.")] = 1000,
@@ -399,17 +401,21 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Score images with intervals over prompts; of several runs each is compared with the first. Again, it goes on."""
-    from t2ikit.evaluation import harness
+    from t2ikit.evaluation import harness, tables
     from t2ikit.evaluation.sets import Sampling
 
     chosen = [name for name in (metrics or "").split(",") if name]
-    keep = (lambda rows: harness.export(export, rows)) if export else (lambda rows: None)
+    if difference == 0 or not math.isfinite(difference):
+        raise UserError(f"A difference of {difference:g} needs no prompts: give a number other than zero.")
+    if export and export.exists():
+        tables.read(export)  # before hours of scoring, not after
+    keep = (lambda rows: tables.export(export, rows)) if export else (lambda rows: None)
     how = Sampling(prompts, step, seed, steps, guidance)
     rows = harness.evaluate(runs, chosen, how, reference, margin, device, say, keep)
     if as_json:
         return emit(rows)
     columns = ["run", "step", "metric", "value", "low", "high", "n", "versus"]
-    print(harness.table(rows)[columns].to_string(index=False, float_format="{:.4f}".format, na_rep="–"))
+    print(tables.table(rows)[columns].to_string(index=False, float_format="{:.4f}".format, na_rep="–"))
     for sentence in harness.needed(rows, difference) + harness.correlations(rows):
         print(sentence)
 

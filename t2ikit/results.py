@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from t2ikit.errors import UserError
+from t2ikit.evaluation.tables import ROW, read
 from t2ikit.files import read_json, read_lines, write_atomic, write_json
 from t2ikit.laws.curves import smooth
 from t2ikit.runs import holder_of, row
@@ -109,11 +110,8 @@ def read_scores(folder: Path) -> pd.DataFrame:
     there are none yet."""
     path = folder / "scores.csv"
     if not path.exists():
-        return pd.DataFrame(columns=["run", "step", "metric", "value", "low", "high", "n", "images.guidance"])
-    try:
-        table = pd.read_csv(path, dtype={"run": str})
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is not readable as a table ({error}): restore it with git.") from None
+        return pd.DataFrame(columns=[*ROW[:-1], "images.guidance"])
+    table = read(path)
     return table[table["versus"].isna()]
 
 

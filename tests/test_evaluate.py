@@ -14,7 +14,7 @@ from PIL import Image
 from t2ikit import cli
 from t2ikit.data.world import get_world
 from t2ikit.errors import UserError
-from t2ikit.evaluation import harness, measures
+from t2ikit.evaluation import harness, measures, tables
 from t2ikit.evaluation.scores import Scores
 from t2ikit.evaluation.sets import Sampling, captions_of, image_set
 from t2ikit.metrics.scenes_questions import scene_questions
@@ -79,7 +79,7 @@ def test_true_images_score_high_and_others_low(folder):
 
 def test_every_row_says_what_decided_it(folder):
     rows = harness.evaluate([folder()], ["tifa", "contrastive"], say=quiet)
-    assert all(set(r) == set(harness.ROW) for r in rows)
+    assert all(set(r) == set(tables.ROW) for r in rows)
     json.dumps(rows, allow_nan=False)
     for row in rows:
         assert row["n"] <= N and row["low"] <= row["value"] <= row["high"]
@@ -169,7 +169,7 @@ def test_a_bad_image_is_named_and_the_scores_so_far_are_kept(folder, tmp_path, s
     good, bad, out = folder("good"), folder("bad", shift=30), tmp_path / "rows.csv"
     spoil(bad / "scenes_val_medium_0.png")
     with pytest.raises(UserError, match=sentence):
-        harness.evaluate([good, bad], ["contrastive"], say=quiet, keep=lambda rows: harness.export(out, rows))
+        harness.evaluate([good, bad], ["contrastive"], say=quiet, keep=lambda rows: tables.export(out, rows))
     assert pd.read_csv(out)["run"].tolist() == ["good"]
 
 
@@ -197,7 +197,7 @@ def test_bad_prompts_and_questions_are_one_sentence(folder, file, change, senten
 
 def test_sets_of_different_n_are_not_compared_and_few_images_are_flagged(folder):
     path, less = folder(), folder("less", n=N - 1)
-    with pytest.raises(UserError, match="true has 24 images and the reference 23: compare sets of one size"):
+    with pytest.raises(UserError, match="true has 24 images and the reference 23: compare sets of one n and size"):
         harness.evaluate([path], ["fidelity"], reference=less, say=quiet)
     with pytest.raises(UserError, match="Only one of the two runs has a score for 'scenes_val_medium_23'"):
         harness.evaluate([path, less], ["contrastive"], say=quiet)
@@ -212,7 +212,11 @@ def test_sets_of_different_n_are_not_compared_and_few_images_are_flagged(folder)
         (["beauty"], "Unknown metric 'beauty': choose one of tifa, contrastive, fidelity, alignment"),
         (["fidelity"], "fidelity of true is not possible: there are no images to compare with"),
         (["alignment"], "alignment of true is not possible"),
-        (["imagereward:/none.pt"], "/none.pt is missing"),
+        (["imagereward:/none.pt"], "There is no checkpoint /none.pt: give imagereward: the path of a file"),
+        (["imagereward"], "'imagereward' is no metric: write it as imagereward:FILE"),
+        (["contrastive:foo"], "'contrastive:foo' is no metric: write it as contrastive"),
+        (["tifa:"], "'tifa:' is no metric: write it as tifa or tifa:VQA"),
+        (["likelihood"], "likelihood of true is not possible: it is measured on a run's weights"),
         (["tifa:none"], "Unknown VQA model 'none'"),
     ],
 )
@@ -255,10 +259,95 @@ def test_without_a_network_a_published_model_is_one_sentence(folder, monkeypatch
 
 
 def test_a_margin_needs_two_runs_and_a_path_must_hold_something(folder, tmp_path):
-    with pytest.raises(UserError, match="name at least two"):
+    with pytest.raises(UserError, match="name at least two runs, and a margin above zero"):
         harness.evaluate([folder()], margin=0.1, say=quiet)
     with pytest.raises(UserError, match="is no run folder and has no prompts.json"):
         harness.evaluate([tmp_path], say=quiet)
+
+
+def test_what_cannot_work_is_said_before_anything_is_scored(folder, tmp_path, monkeypatch, capsys):
+    path, junk = folder(), tmp_path / "junk.csv"
+    with pytest.raises(UserError, match="The device 'gpu' cannot be used .*: choose cpu, or cuda with a driver"):
+        harness.evaluate([path], ["contrastive"], device="gpu", say=quiet)
+    with pytest.raises(UserError, match="a margin above zero"):
+        harness.evaluate([path, path], margin=-1.0, say=quiet)
+    with pytest.raises(UserError, match="a finite guidance"):
+        Sampling(guidance=float("nan"))
+    (tmp_path / "x").mkdir()
+    shutil.copytree(path, tmp_path / "x" / path.name)
+    with pytest.raises(UserError, match="Two of the paths are called 'true'"):  # rows are told apart by that name
+        harness.evaluate([path, tmp_path / "x" / path.name], say=quiet)
+    junk.write_text("a,b\n1,2\n")
+    for option, sentence in (
+        (["--export", str(junk)], "is no table of scores, it has no column 'run'"),
+        (["--difference", "0"], "A difference of 0 needs no prompts"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["t2ikit", "evaluate", str(path), *option])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        assert stop.value.code == 2 and sentence in capsys.readouterr().err
+
+
+def test_rows_so_far_are_kept_after_each_metric(folder, tmp_path):
+    path, less, out = folder(), folder("less", n=N - 1), tmp_path / "rows.csv"
+    with pytest.raises(UserError, match="compare sets of one n"):
+        harness.evaluate([path], ["contrastive", "fidelity"], reference=less, say=quiet,
+                         keep=lambda rows: tables.export(out, rows))  # fmt: skip
+    assert tables.read(out)["metric"].tolist() == ["contrastive-v1"]
+    with pytest.raises(UserError, match="Only one of the two runs"):
+        harness.evaluate([path, less], ["contrastive"], say=quiet, keep=lambda rows: tables.export(out, rows))
+    assert tables.read(out)["run"].tolist() == ["true", "less"]
+
+
+def test_the_floor_shows_no_image_of_the_same_prompt(folder):
+    path = folder(n=3)
+    prompts = json.loads((path / "prompts.json").read_text())
+    asked = json.loads((path / "questions.json").read_text())
+    for k in range(3):  # three more images of each prompt
+        for j in range(3):
+            old, new = prompts[k]["id"], f"{k}-{j}"
+            prompts.append(prompts[k] | {"id": new})
+            asked += [q | {"id": new} for q in asked if q["id"] == old]
+            shutil.copy(path / f"{old}.png", path / f"{new}.png")
+    order = sorted(prompts, key=lambda p: p["caption"])
+    (path / "prompts.json").write_text(json.dumps(order))
+    (path / "questions.json").write_text(json.dumps(asked))
+    found = values(harness.evaluate([path], ["tifa"], say=quiet))
+    assert found["tifa"] > 0.9 and found["tifa-floor"] < 0.75
+
+
+def test_what_is_left_out_is_said(folder):
+    path, said = folder(n=2), []
+    Image.new("RGB", (64, 64)).save(path / "stray.png")
+    rewrite(path / "prompts.json", lambda x: x[:1])
+    harness.evaluate([path], ["tifa"], say=said.append)
+    assert any(s.startswith("true: 2 images belong to no prompt") for s in said)
+    assert any("questions are about prompts it has not" in s for s in said)
+    assert "tifa-floor is left out for true: it needs two different prompts." in said
+
+
+def test_a_reference_may_be_any_folder_of_images_of_the_same_size(folder, tmp_path):
+    path, plain = folder(), tmp_path / "plain"
+    plain.mkdir()
+    with pytest.raises(UserError, match="plain holds no images to compare with"):
+        harness.evaluate([path], ["fidelity"], reference=plain, say=quiet)
+    for file in path.glob("*.png"):
+        shutil.copy(file, plain)
+    assert values(harness.evaluate([path], ["fidelity"], reference=plain, say=quiet))[
+        "fd-efficientnet-lite0"
+    ] == pytest.approx(0, abs=1e-3)
+    for file in plain.glob("*.png"):
+        Image.open(file).resize((32, 32)).save(file)
+    with pytest.raises(UserError, match=r"has \(64, 64\) pixels a side and the reference \(32, 32\)"):
+        harness.evaluate([path], ["fidelity"], reference=plain, say=quiet)
+
+
+def test_a_comparison_says_what_scored_it_and_a_folder_what_it_held(folder):
+    true, other = folder(), folder("other", shift=500)
+    rows = harness.evaluate([true, other], ["contrastive"], say=quiet)
+    scored, compared = [r for r in rows if not r["versus"]], [r for r in rows if r["versus"]]
+    assert compared[0]["provenance"]["metric"]["weights"] == scored[0]["provenance"]["metric"]["weights"]
+    assert len({r["provenance"]["images"]["content"] for r in scored}) == 2
 
 
 @pytest.fixture
@@ -282,11 +371,31 @@ def test_a_run_is_drawn_once_scored_and_exported(run, home, tmp_path):
     assert said[0].startswith("Sampling 1 images")
     assert all(p.stat().st_mtime_ns == t for p, t in times.items() if p != gone)
     for _ in range(2):
-        harness.export(tmp_path / "rows.csv", rows)
+        tables.export(tmp_path / "rows.csv", rows)
     kept = pd.read_csv(tmp_path / "rows.csv")
     assert len(kept) == len(rows)
     assert kept["step"].eq(4).all() and kept["images.guidance"].eq(7.5).all() and "metric.weights" in kept
     assert kept.loc[kept["metric"] == "tifa", "value"].item() == pytest.approx(found["tifa"], rel=1e-6)
+
+
+def test_bound_and_likelihood_of_a_run_are_rows(run):
+    rows = harness.evaluate([run], ["likelihood"], Sampling(prompts=3, steps=1), say=quiet)
+    assert set(values(rows)) == {"vlb", "nll"}
+    for row in rows:
+        assert row["n"] == 3 and row["low"] < row["value"] < row["high"]
+        assert row["provenance"]["metric"]["unit"] == "nats/dim"
+    terms = next(r for r in rows if r["metric"] == "vlb")["provenance"]["metric"]["terms"]
+    assert len(terms) == measures.CHAIN and terms[0] == 0 < terms[-1]
+
+
+def test_without_dropped_captions_information_is_left_out(run, monkeypatch):
+    said, config = [], json.loads((run / "config.json").read_text())
+    assert config["config"]["caption_dropout"] > 0
+    config["config"]["caption_dropout"] = 0
+    (run / "config.json").write_text(json.dumps(config))
+    found = values(harness.evaluate([run], ["alignment"], Sampling(prompts=3, steps=1), say=said.append))
+    assert "information" not in found and "caption_gap" in found
+    assert any("information is left out" in s for s in said)
 
 
 def test_prompts_are_different_captions_of_validation(smoke):

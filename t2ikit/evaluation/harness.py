@@ -9,28 +9,28 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-from scipy import stats
+import numpy as np
+import torch
 from torch import Tensor
 
 from t2ikit.encoders import ASSETS
 from t2ikit.errors import UserError, choose
 from t2ikit.evaluation.measures import Scored, build, measure
 from t2ikit.evaluation.scores import Scores
-from t2ikit.evaluation.sets import ImageSet, Sampling, image_set, of_folder
-from t2ikit.files import write_atomic
+from t2ikit.evaluation.sets import ImageSet, Sampling, image_set, reference_images
+from t2ikit.laws.intervals import spearman
 from t2ikit.metrics.statistics import differences, equivalent, paired, prompts_needed
 from t2ikit.runs import home
 from t2ikit.standins import contrastive, vqa
 
 STANDINS = {"tifa": (vqa.NAME, "vqa"), "contrastive": (contrastive.NAME, "contrastive")}
 CPU_SIZE = ("tifa", "contrastive", "fidelity", "alignment")
-NAMES = (*CPU_SIZE, "tifa:VQA", "clip:MODEL/WEIGHTS", "imagereward:FILE", "hpsv2:FILE", "fidelity:FEATURES")
-KEY = (
-    "run", "step", "metric", "versus", "images.seed", "images.steps", "images.guidance", "images.prompts",
-    "metric.reference",
-)  # fmt: skip
-ROW = ("run", "step", "metric", "value", "low", "high", "n", "versus", "provenance")
+# a metric, and what may or must (True) follow its name after a colon
+NAMED = {
+    "tifa": ("VQA", False), "contrastive": (None, False), "fidelity": ("FEATURES", False), "alignment": (None, False),
+    "likelihood": (None, False), "clip": ("MODEL/WEIGHTS", True), "cmmd": ("MODEL/WEIGHTS", True),
+    "imagereward": ("FILE", True), "hpsv2": ("FILE", True),
+}  # fmt: skip
 
 
 def evaluate(
@@ -45,19 +45,24 @@ def evaluate(
 ) -> list[dict[str, Any]]:
     """Rows of every metric of every run or folder, and where there are several, of each compared with the first.
 
-    metrics: of `NAMES`; none: all CPU-size ones that a set allows, and `say` tells which it does not. reference: a
-    folder of images for fidelity (default: the validation images of the prompts). margin: declared for equivalence, in
-    the metrics' own units. keep: called with the rows so far after each set.
+    metrics: as `forms` lists them; none: all CPU-size ones that a set allows, and `say` tells which it does not.
+    reference: a folder of images for fidelity (default: the validation images of the prompts). margin: declared for
+    equivalence, in the metrics' own units. keep: called with the rows so far after each metric.
     """
+    metrics = list(dict.fromkeys(metrics))
     for name in metrics:
-        choose("metric", name if ":" not in name else name.partition(":")[0], [n.partition(":")[0] for n in NAMES])
-    if margin is not None and len(paths) < 2:
-        raise UserError(f"A margin of {margin:g} compares runs: name at least two.")
+        checked(name)
+    if margin is not None and (len(paths) < 2 or not margin > 0):
+        raise UserError(f"A margin of {margin:g} is not possible: name at least two runs, and a margin above zero.")
+    names = [path.resolve().name for path in paths]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"Two of the paths are called {twice[0]!r}: name each once, or rename a folder.")
+    usable(device)
     scores, made, rows = Scores(home() / "cache" / "scores.sqlite"), {}, []
     scored: list[Scored] = []
-    against = of_folder(reference).images if reference else None
+    against = reference_images(reference, say) if reference else None
     for path in paths:
-        found = Scored(image_set(path, how or Sampling(), device, say))
+        found = Scored(image_set(path, how or Sampling(), device, say), say)
         for name in metrics or CPU_SIZE:
             if lacks := _lacks(name, found.images, against):
                 if metrics:
@@ -68,12 +73,42 @@ def evaluate(
             if name not in made:
                 made[name] = build(name, device)
             measure(name, made[name], found, scores, against, device)
-        if scored:
-            compare(scored[0], found, margin)
-        scored.append(found)
+            keep(rows + found.rows)
         rows += found.rows
-        keep(rows)
+        if scored:
+            rows += compare(scored[0], found, margin)
+            keep(rows)
+        scored.append(found)
     return rows
+
+
+def forms() -> list[str]:
+    """How metrics are named: NAME, or NAME:WHICH."""
+    bare = [name for name, (_, must) in NAMED.items() if not must]
+    return bare + [f"{name}:{which}" for name, (which, _) in NAMED.items() if which]
+
+
+def checked(name: str) -> None:
+    """UserError unless `name` is one of `forms`, and its file is there."""
+    kind, colon, which = name.partition(":")
+    choose("metric", kind, NAMED)
+    wanted, must = NAMED[kind]
+    if bool(which) != bool(colon) or (which and not wanted) or (must and not which):
+        allowed = [form for form in forms() if form.partition(":")[0] == kind]
+        raise UserError(f"{name!r} is no metric: write it as {' or '.join(allowed)}.")
+    if wanted == "FILE" and not Path(which).is_file():
+        raise UserError(f"There is no checkpoint {which}: give {kind}: the path of a file as its authors publish it.")
+
+
+def usable(device: str) -> None:
+    """UserError unless torch can compute there."""
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise UserError(
+            f"The device {device!r} cannot be used ({reason}): choose cpu, or cuda with a driver."
+        ) from None
 
 
 def _lacks(name: str, images: ImageSet, against: Tensor | None) -> str | None:
@@ -86,15 +121,16 @@ def _lacks(name: str, images: ImageSet, against: Tensor | None) -> str | None:
             return "its stand-in reads 64 px alone; choose a model by name, as in tifa:NAME or clip:MODEL/WEIGHTS"
         if not (ASSETS / STANDINS[name][0]).exists():
             return f"{STANDINS[name][0]} has no weights; python -m t2ikit.standins.{STANDINS[name][1]} trains it"
-    if kind == "fidelity" and images.truth is None and against is None:
+    if kind in ("fidelity", "cmmd") and images.truth is None and against is None:
         return "there are no images to compare with; give a folder as --reference"
-    if kind == "alignment" and images.model is None:
+    if kind in ("alignment", "likelihood") and images.model is None:
         return "it is measured on a run's weights, not on images"
     return None
 
 
-def compare(first: Scored, second: Scored, margin: float | None) -> None:
+def compare(first: Scored, second: Scored, margin: float | None) -> list[dict[str, Any]]:
     """Rows of second − first for each metric of prompts; with a margin also whether they are equivalent."""
+    made = Scored(second.images)
     for metric in [m for m in second.by_prompt if m in first.by_prompt]:
         a, b = first.by_prompt[metric], second.by_prompt[metric]
         spread = float(differences(a, b).std(ddof=1)) if len(a) > 1 else None
@@ -102,15 +138,18 @@ def compare(first: Scored, second: Scored, margin: float | None) -> None:
         if margin is not None:
             test = equivalent(a, b, margin)
             found |= {k: test[k] for k in ("margin", "p", "equivalent")}
-        second.add(metric, found, {"first": first.images.provenance})
-        second.rows[-1]["versus"] = first.images.name
+        made.add(metric, found, second.how[metric] | {"first": first.images.provenance})
+    return [row | {"versus": first.images.name} for row in made.rows]
 
 
 def needed(rows: Sequence[dict[str, Any]], difference: float) -> list[str]:
     """A sentence for each metric of prompts: how many of them a true `difference` needs (power 0.8, level 0.95)."""
     out = []
     for row in rows:
-        if spread := row["provenance"]["metric"].get("spread"):
+        spread = row["provenance"]["metric"].get("spread")
+        if spread == 0:
+            out.append(f"{row['metric']}: all scores of {row['run']} are equal: they say nothing of how many it takes.")
+        elif spread:
             who = f"{row['run']} and {row['versus']}" if row["versus"] else f"{row['run']} and a run unlike it"
             many = f"{prompts_needed(difference, spread):,}"
             out.append(f"{row['metric']}: to find a difference of {difference:g} between {who}, {many} prompts.")
@@ -118,41 +157,21 @@ def needed(rows: Sequence[dict[str, Any]], difference: float) -> list[str]:
 
 
 def correlations(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """A sentence for each number of alignment: its rank correlation with TIFA over the sets that have both."""
+    """A sentence for each number of alignment: its rank correlation with TIFA over the sets that have both, with four
+    or more of them."""
     values = {(r["run"], r["step"], r["metric"]): r["value"] for r in rows if r["versus"] is None}
     out = []
     for metric in ("caption_gap", "information", "flip_accuracy"):
         pairs = [(values[run, step, "tifa"], value) for (run, step, name), value in values.items()
                  if name == metric and (run, step, "tifa") in values]  # fmt: skip
         if len(pairs) > 3:
-            found = stats.spearmanr(*zip(*pairs, strict=True))
+            try:
+                found = spearman(*np.array(pairs).T)
+            except UserError as error:  # all of one are equal
+                out.append(f"No rank correlation of {metric} with tifa: {error}")
+                continue
             out.append(
-                f"Rank correlation of {metric} with tifa over {len(pairs)} runs: {found.statistic:.3f} "
-                f"(p = {found.pvalue:.2g})."
+                f"Rank correlation of {metric} with tifa over {found['n']} runs: {found['rho']:.3f} "
+                f"(p = {found['p']:.2g}, {found['method']})."
             )
-    return out
-
-
-def table(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    """The rows, what decides them in columns of its own: `metric.weights`, `images.guidance` and so on."""
-    return pd.DataFrame([{k: row[k] for k in ROW[:-1]} | _flat(row["provenance"]) for row in rows])
-
-
-def export(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Merge the rows into a CSV file; one of the same run, step, metric and images replaces the older."""
-    frames = [table(rows)]
-    if path.exists():
-        try:
-            frames.insert(0, pd.read_csv(path))
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path} is not readable as a table ({error}): restore it, or name another file.") from None
-    merged = pd.concat(frames, ignore_index=True)
-    merged = merged.drop_duplicates([c for c in KEY if c in merged], keep="last")
-    write_atomic(path, merged.to_csv(index=False, float_format="%.7g").encode())
-
-
-def _flat(value: dict[str, Any], head: str = "") -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for key, item in value.items():
-        out |= _flat(item, f"{head}{key}.") if isinstance(item, dict) else {head + key: item}
     return out

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
@@ -23,12 +23,21 @@ from t2ikit.metrics.alignment import alignment
 from t2ikit.metrics.clip import CLIPScore
 from t2ikit.metrics.features import features
 from t2ikit.metrics.images import Features, PromptMetric
+from t2ikit.metrics.likelihood import (
+    ddpm_log_likelihood,
+    flow_log_likelihood,
+    noise_of,
+    noise_of_flow,
+    variational_bound,
+    velocity_of,
+)
 from t2ikit.metrics.preference import HPSv2, ImageReward
 from t2ikit.metrics.scenes_checker import Checker
 from t2ikit.metrics.statistics import interval
 from t2ikit.metrics.tifa import TIFA
 from t2ikit.metrics.vqa import TransformersVQA
-from t2ikit.probe import make_probe
+from t2ikit.objectives import DDPM, RectifiedFlow
+from t2ikit.probe import make_probe, others
 from t2ikit.standins.contrastive import ContrastiveScore
 from t2ikit.standins.training import reconstructed
 from t2ikit.standins.vqa import StandinVQA
@@ -36,6 +45,8 @@ from t2ikit.train.checkpoint import snapshot_path
 from t2ikit.train.journal import commit
 
 PROBE = 256  # images at most that alignment is measured on
+LATENTS, CHAIN, SOLVER = 64, 64, 20  # images of bound and likelihood; timesteps of the bound; steps of the ODE's solver
+FEWEST = 20  # images for FD∞
 
 
 @cache
@@ -46,11 +57,13 @@ def versions() -> dict[str, Any]:
 
 @dataclass
 class Scored:
-    """What metrics found of one set: rows, and by metric a score for each prompt."""
+    """What metrics found of one set: rows, and by metric a score for each prompt. `say` tells what is left out."""
 
     images: ImageSet
+    say: Callable[[str], None] = print
     rows: list[dict[str, Any]] = field(default_factory=list)
     by_prompt: dict[str, dict[str, float]] = field(default_factory=dict)
+    how: dict[str, dict[str, Any]] = field(default_factory=dict)  # what decides the scores of `by_prompt`
 
     def add(self, metric: str, found: dict[str, Any], provenance: dict[str, Any]) -> None:
         """A row from anything with value, low, high, n; its flags go into the provenance."""
@@ -60,17 +73,20 @@ class Scored:
         own = {"run": self.images.name, "step": self.images.step, "metric": metric}
         self.rows.append(own | numbers | {"versus": None, "provenance": of_row})
 
-    def add_scores(self, metric: str, scores: Sequence[float], provenance: dict[str, Any]) -> None:
+    def add_scores(self, metric: str, scores: Sequence[float], provenance: dict[str, Any], **more: Any) -> None:
         """A score a prompt: the mean with its bootstrap interval over prompts, and `spread`, the deviation of the
         differences between two such runs if the scores of one told nothing of the other's."""
         self.by_prompt[metric] = dict(zip(self.images.prompts, map(float, scores), strict=True))
+        self.how[metric] = provenance
         spread = float(np.sqrt(2) * np.std(scores, ddof=1)) if len(scores) > 1 else None
-        self.add(metric, interval(scores) | {"spread": spread}, provenance)
+        self.add(metric, interval(scores) | {"spread": spread} | more, provenance)
 
 
 def build(name: str, device: str) -> Any:
     """What the metric called `name` needs, loaded once for all sets."""
     kind, _, which = name.partition(":")
+    if kind == "cmmd":
+        return CLIPScore(which, device)
     makers = {
         "tifa": lambda: TransformersVQA(which, device),
         "fidelity": lambda: features(which or "efficientnet-lite0", device),
@@ -79,6 +95,7 @@ def build(name: str, device: str) -> Any:
         "imagereward": lambda: ImageReward(which, device=device),
         "hpsv2": lambda: HPSv2(which, device=device),
         "alignment": lambda: None,
+        "likelihood": lambda: None,
     }
     own = {"tifa": lambda: StandinVQA(device=device), "tifa:checker": Checker}
     return own.get(name, makers[kind])()
@@ -91,8 +108,12 @@ def measure(name: str, part: Any, found: Scored, scores: Scores, against: Tensor
             tifa(found, part, scores)
         case "fidelity":
             distances(found, part, found.images.truth if against is None else against, scores)
+        case "cmmd":
+            maximum_mean_discrepancy(found, part, found.images.truth if against is None else against, scores)
         case "alignment":
             without_sampling(found, scores, device)
+        case "likelihood":
+            likelihood(found, scores, device)
         case _:
             prompted(found, part, scores)
 
@@ -108,7 +129,7 @@ def prompted(found: Scored, metric: PromptMetric, scores: Scores) -> None:
 
 
 def tifa(found: Scored, vqa: Any, scores: Scores) -> None:
-    """TIFA and Soft-TIFA, accuracies by type, and the floor (each image asked about the next prompt); of a run also
+    """TIFA and Soft-TIFA, accuracies by type, and the floor (each prompt asked of an image of another); of a run also
     the ceiling (reconstructions of the true images) and the score between the two, both held fixed."""
     metric, images = TIFA(vqa, found.images.questions, soft=True), found.images.images
     about = [metric.questions[key] for key in found.images.prompts]
@@ -128,17 +149,19 @@ def tifa(found: Scored, vqa: Any, scores: Scores) -> None:
     name = "tifa" if isinstance(vqa, StandinVQA) else f"tifa:{vqa.name}"
     got = answered(images, name)
     right = np.array([x[0].mean() for x in got])
-    found.add_scores(name, right, metric.provenance)
+    found.add_scores(name, right, metric.provenance, stdev=float(right.std()))
     found.add_scores(f"soft-{name}", [x[1].mean() for x in got], metric.provenance)
     kinds = [np.array([q["element_type"] for q in some]) for some in about]
     for kind in sorted({k for some in kinds for k in some}):
         shares = [(x[0][some == kind].mean(), (some == kind).sum()) for x, some in zip(got, kinds, strict=True)
                   if (some == kind).any()]  # fmt: skip
         found.add(f"{name}/{kind}", interval(*np.array(shares).T), metric.provenance)
-    if len(images) < 2:
+    said = list(found.images.prompts.values())
+    if len(set(said)) < 2:
+        found.say(f"{name}-floor is left out for {found.images.name}: it needs two different prompts.")
         return
-    floor = np.array([x[0].mean() for x in answered(images.roll(1, 0), f"{name}, floor")])
-    found.add(f"{name}-floor", interval(floor), metric.provenance | {"images shown": "of the prompt before"})
+    floor = np.array([x[0].mean() for x in answered(images[others(said)], f"{name}, floor")])
+    found.add(f"{name}-floor", interval(floor), metric.provenance | {"images shown": "of the next other prompt"})
     if found.images.parts is None:
         return
     truth, codec = found.images.truth.permute(0, 2, 3, 1).numpy(), found.images.parts.config.codec
@@ -148,23 +171,36 @@ def tifa(found: Scored, vqa: Any, scores: Scores) -> None:
     if ceiling.mean() > floor.mean():
         between = (right - floor.mean()) / (ceiling.mean() - floor.mean())
         found.add(f"{name}-normalised", interval(between), metric.provenance)
+    else:
+        found.say(f"{name}-normalised is left out for {found.images.name}: the ceiling is not above the floor.")
 
 
-def distances(found: Scored, extract: Features, against: Tensor, scores: Scores) -> None:
-    """FD, FD∞, KID, precision and recall, each under its features' name, against as many images."""
+def features_of(found: Scored, extract: Features, against: Tensor, scores: Scores) -> tuple[list[np.ndarray], dict]:
+    """Features [n, d] of the set's images and of the reference's, and what decides them; both of one n and size."""
     images, fingerprint = found.images.images, digest([extract.name, extract.provenance])
-    if len(against) != len(images):
-        raise UserError(
-            f"{found.images.name} has {len(images)} images and the reference {len(against)}: compare sets of one size."
-        )
+    for what, ours, theirs in (
+        ("images", len(images), len(against)),
+        ("pixels a side", tuple(images.shape[2:])[::-1], tuple(against.shape[2:])[::-1]),
+    ):
+        if ours != theirs:
+            raise UserError(
+                f"{found.images.name} has {ours} {what} and the reference {theirs}: compare sets of one n and size."
+            )
     both = [
         np.stack(scores.of(fingerprint, image_hashes(x), lambda i, x=x: extract(x[i]), np.float32, extract.name))
         for x in (images, against)
     ]
-    how = extract.provenance | {"reference": digest(image_hashes(against))}
+    return both, extract.provenance | {"reference": digest(image_hashes(against))}
+
+
+def distances(found: Scored, extract: Features, against: Tensor, scores: Scores) -> None:
+    """FD, FD∞, KID, precision and recall, each under its features' name, against as many images."""
+    both, how = features_of(found, extract, against, scores)
     found.add(f"fd-{extract.name}", fidelity.frechet(*map(fidelity.Moments.batch, both)), how)
-    if len(images) >= 20:
+    if len(both[0]) >= FEWEST:
         found.add(f"fd-infinity-{extract.name}", fidelity.fd_infinity(*both), how)
+    else:
+        found.say(f"fd-infinity-{extract.name} is left out for {found.images.name}: it needs {FEWEST} images.")
     found.add(f"kid-{extract.name}", fidelity.kid(*both), how)
     shares = fidelity.precision_recall(*both)
     values = {kind: shares.pop(kind) for kind in ("precision", "recall")}
@@ -172,22 +208,69 @@ def distances(found: Scored, extract: Features, against: Tensor, scores: Scores)
         found.add(f"{kind}-{extract.name}", {"value": value} | shares, how)
 
 
-def without_sampling(found: Scored, scores: Scores, device: str) -> None:
-    """Caption gap, information in nats and flip accuracy of the run's weights, ± 1.96 standard errors."""
-    parts, model, path = found.images.parts, found.images.model, found.images.folder
-    n = min(PROBE, len(found.images.prompts))
-    probe = make_probe(parts.world, parts.config.captions, parts.codec, parts.text, n)
+def maximum_mean_discrepancy(found: Scored, model: CLIPScore, against: Tensor, scores: Scores) -> None:
+    """CMMD (Jayasumana et al. 2024) between CLIP's features of the set's images and of as many others."""
+    both, how = features_of(found, model, against, scores)
+    found.add(f"cmmd:{model.name.removeprefix('clip:')}", fidelity.cmmd(*both), how)
 
-    def compute(_: np.ndarray) -> list[np.ndarray]:
-        got = alignment(model.to(device), parts.objective, probe, parts.text.encode([""]), device=device)
+
+def of_weights(found: Scored, n: int, name: str, scores: Scores, compute: Callable[[Any], dict]) -> dict[str, Any]:
+    """What `compute` finds of the run's weights on the probe of its first `n` validation images, kept by their hash."""
+    parts, path = found.images.parts, found.images.folder
+    key = digest([file_hash(snapshot_path(path, found.images.step)), parts.loss_space, n])
+
+    def fresh(_: np.ndarray) -> list[np.ndarray]:
+        got = compute(make_probe(parts.world, parts.config.captions, parts.codec, parts.text, n))
         return [np.frombuffer(json.dumps(got).encode(), np.uint8)]
 
-    key = digest([file_hash(snapshot_path(path, found.images.step)), parts.loss_space, n])
-    got = json.loads(scores.of("alignment", [key], compute, np.uint8, "alignment")[0].tobytes())
-    how = {"probe images": n, "flips by category": got["flip_accuracy_by_category"]}
-    for metric, error in (("caption_gap", "caption_gap_se"), ("information", "information_se"),
-                          ("flip_accuracy", "flip_accuracy_se")):  # fmt: skip
-        if (value := got[metric]) is not None:
-            half = 1.96 * got[error] if got[error] is not None else np.nan
-            ends = {"low": value - half, "high": value + half} if np.isfinite(half) else {}
-            found.add(metric, {"value": value, "n": n} | ends, how)
+    return json.loads(scores.of(name, [key], fresh, np.uint8, name)[0].tobytes())
+
+
+def without_sampling(found: Scored, scores: Scores, device: str) -> None:
+    """Caption gap, information in nats and flip accuracy of the run's weights, ± 1.96 standard errors."""
+    parts, model = found.images.parts, found.images.model
+    n = min(PROBE, len(found.images.prompts))
+
+    def compute(probe: Any) -> dict[str, Any]:
+        return alignment(model.to(device), parts.objective, probe, parts.text.encode([""]), device=device)
+
+    got = of_weights(found, n, "alignment", scores, compute)
+    more = {
+        "caption_gap": {"by bin": got["caption_gap_by_bin"]},
+        "information": {"by bin": got["information_by_bin"], "log snr": got["log_snr"]},
+        "flip_accuracy": {"by category": got["flip_accuracy_by_category"]},
+    }
+    for metric, parts_of in more.items():
+        if metric == "information" and not parts.config.caption_dropout:
+            found.say(f"information is left out for {found.images.name}: it was trained without captions dropped.")
+        elif (value := got[metric]) is not None:
+            half = 1.96 * error if (error := got[f"{metric}_se"]) is not None else None
+            ends = {"low": value - half, "high": value + half} if half is not None else {}
+            found.add(metric, {"value": value, "n": n} | ends, {"probe images": n} | parts_of)
+
+
+def likelihood(found: Scored, scores: Scores, device: str) -> None:
+    """Variational bound and negative log-likelihood of the validation images' latents, nats a dimension: bootstrap
+    intervals over images; the bound's terms by timestep are kept in the provenance."""
+    parts, model = found.images.parts, found.images.model
+    n = min(LATENTS, len(found.images.prompts))
+
+    def compute(probe: Any) -> dict[str, Any]:
+        x0, condition = probe.x0.to(device), tuple(c.to(device) for c in probe.true)
+        model.to(device).requires_grad_(False)
+        flow = isinstance(parts.objective, RectifiedFlow)
+        alphas = (DDPM() if flow else parts.objective).scheduler.alphas_cumprod
+        noise = noise_of_flow(model, alphas, condition) if flow else noise_of(model, parts.objective, condition)
+        chain = np.linspace(0, len(alphas) - 1, CHAIN).round().astype(int)
+        bound = variational_bound(noise, x0, alphas, chain)
+        log_p = (
+            flow_log_likelihood(velocity_of(model, condition), x0, SOLVER)
+            if flow else ddpm_log_likelihood(noise, x0, alphas, SOLVER)
+        )  # fmt: skip
+        nll = (-log_p.cpu().double() / x0[0].numel()).tolist()
+        return {"vlb": bound.total.tolist(), "nll": nll, "terms": bound.terms.mean(0).tolist(), "chain": chain.tolist()}
+
+    got = of_weights(found, n, "likelihood", scores, compute)
+    how = {"vlb": {"timesteps": got["chain"], "terms": got["terms"]}, "nll": {"solver steps": SOLVER}}
+    for metric, parts_of in how.items():
+        found.add(metric, interval(got[metric]), {"unit": "nats/dim"} | parts_of)

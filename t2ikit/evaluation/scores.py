@@ -28,7 +28,12 @@ class Scores:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"Scores cannot be kept in {path.parent} ({error.strerror}): set T2IKIT_HOME to a folder of yours."
+            ) from None
         with self._open() as db:
             db.execute(
                 "CREATE TABLE IF NOT EXISTS scores (metric TEXT, key TEXT, value BLOB, PRIMARY KEY (metric, key))"

@@ -24,6 +24,7 @@ from t2ikit.config import digest
 from t2ikit.data.scenes import Scenes
 from t2ikit.encoders import batches
 from t2ikit.errors import UserError
+from t2ikit.evaluation.scores import image_hashes
 from t2ikit.files import write_atomic, write_json
 from t2ikit.generate import generate, load_run, snapshots
 from t2ikit.metrics.images import read_images
@@ -45,6 +46,13 @@ class Sampling:
     steps: int = 50
     guidance: float = 7.5
 
+    def __post_init__(self) -> None:
+        if self.steps < 1 or not np.isfinite(self.guidance):
+            raise UserError(
+                f"{self.steps} sampler steps at a guidance of {self.guidance} are not possible: choose 1 step or more "
+                "and a finite guidance, 1 for none."
+            )
+
 
 @dataclass
 class ImageSet:
@@ -62,7 +70,7 @@ class ImageSet:
 
     @property
     def name(self) -> str:
-        return self.folder.name
+        return self.folder.resolve().name
 
     @cached_property
     def truth(self) -> Tensor | None:
@@ -78,11 +86,21 @@ def image_set(path: Path, how: Sampling, device: str, say: Callable[[str], None]
         return of_run(path, how, device, say)
     if not (path / "prompts.json").exists():
         raise UserError(f"{path} is no run folder and has no prompts.json: give one of the two.")
-    return of_folder(path)
+    return of_folder(path, say)
 
 
-def of_folder(path: Path) -> ImageSet:
-    """Images that are there already."""
+def reference_images(path: Path, say: Callable[[str], None] = print) -> Tensor:
+    """Images to compare with, uint8 [n, 3, H, W]: those that prompts.json names, or every PNG and JPEG of a folder."""
+    if (path / "prompts.json").exists():
+        return of_folder(path, say).images
+    files = sorted(p for p in path.glob("*") if p.suffix.lower() in (".png", ".jpg", ".jpeg"))
+    if not files:
+        raise UserError(f"{path} holds no images to compare with: give a folder of PNG or JPEG files.")
+    return read_images(files)
+
+
+def of_folder(path: Path, say: Callable[[str], None] = print) -> ImageSet:
+    """Images that are there already; `say` tells which files and questions belong to no prompt."""
     prompts = read_prompts(path / "prompts.json")
     if bad := [key for key in prompts if Path(key).name != key or key.startswith(".")]:
         raise UserError(f"The id {bad[0]!r} in {path / 'prompts.json'} is no file name: give each prompt a plain one.")
@@ -93,7 +111,12 @@ def of_folder(path: Path) -> ImageSet:
         if known.get(key) != caption:
             raise UserError(f"{path / 'questions.json'} has no question about {key!r}, {caption!r}: add them.")
     asked = [q for q in questions if q["id"] in prompts]
-    return ImageSet(path, None, prompts, images, {"images": "found"}, asked)
+    if len(asked) < len(questions):
+        say(f"{path.name}: {len(questions) - len(asked)} questions are about prompts it has not; they are left out.")
+    if others := sorted(p.name for p in path.glob("*.png") if p.stem not in prompts):
+        say(f"{path.name}: {len(others)} images belong to no prompt ({others[0]} …); they are left out.")
+    content = digest([image_hashes(images), list(prompts.values())])
+    return ImageSet(path, None, prompts, images, {"images": "found", "content": content}, asked)
 
 
 def of_run(path: Path, how: Sampling, device: str, say: Callable[[str], None]) -> ImageSet:

@@ -1,0 +1,54 @@
+"""Rows of scores as a CSV file: what decides each in columns of its own, `metric.weights`, `images.guidance` and so on.
+
+A row: run, step, metric, value, low, high (95%), n, versus (the run it is compared with, else None), provenance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from t2ikit.errors import UserError
+from t2ikit.files import write_atomic
+
+KEY = (
+    "run", "step", "metric", "versus", "images.seed", "images.steps", "images.guidance", "images.prompts",
+    "metric.reference",
+)  # fmt: skip
+ROW = ("run", "step", "metric", "value", "low", "high", "n", "versus", "provenance")
+
+
+def table(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """The rows, what decides them in columns of its own: `metric.weights`, `images.guidance` and so on."""
+    return pd.DataFrame([{k: row[k] for k in ROW[:-1]} | _flat(row["provenance"]) for row in rows])
+
+
+def export(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Merge the rows into a CSV file; one of the same run, step, metric and images replaces the older."""
+    frames = [table(rows)]
+    if path.exists():
+        frames.insert(0, read(path))
+    merged = pd.concat(frames, ignore_index=True)
+    merged = merged.drop_duplicates([c for c in KEY if c in merged], keep="last")
+    write_atomic(path, merged.to_csv(index=False, float_format="%.7g").encode())
+
+
+def read(path: Path) -> pd.DataFrame:
+    """A CSV file as `export` writes it."""
+    try:
+        table = pd.read_csv(path, dtype={"run": str})
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is not readable as a table ({error}): restore it, or name another file.") from None
+    if missing := [c for c in ROW[:-1] if c not in table]:
+        raise UserError(f"{path} is no table of scores, it has no column {missing[0]!r}: name another file.")
+    return table
+
+
+def _flat(value: dict[str, Any], head: str = "") -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, item in value.items():
+        out |= _flat(item, f"{head}{key}.") if isinstance(item, dict) else {head + key: item}
+    return out
