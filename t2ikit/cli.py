@@ -181,16 +181,19 @@ def study(
     ] = None,
     mfu: Annotated[float, typer.Option(help="Model FLOPs utilisation, an assumption.")] = 0.4,
     save: Annotated[Path | None, typer.Option(help="With --rates: the CSV file that keeps the sweep.")] = None,
+    export: Annotated[
+        Path | None,
+        typer.Option(help="Also merge the finished runs into this folder of results; with --dry-run, those so far."),
+    ] = None,
 ) -> None:
     """Train what a study is missing, several runs side by side. Stopped, it goes on when run again."""
-    from t2ikit import hardware
+    from t2ikit import hardware, results
     from t2ikit.batch import studies
     from t2ikit.errors import choose
     from t2ikit.isoflop import save_rates
-    from t2ikit.results import read_live
     from t2ikit.runs import home
     from t2ikit.study import costs
-    from t2ikit.workers import train_apart
+    from t2ikit.workers import train_apart, trained
 
     known = studies()
     if name is None:
@@ -213,13 +216,18 @@ def study(
         print(chosen.budget_costs(tier, speeds).to_string(index=False, float_format="{:.4g}".format), "\n")
     print(of_runs.to_string(index=False, float_format="{:.4g}".format))
     print(f"{len(of_runs)} runs, {of_runs['hours'].sum():.4g} hours in all.")
+    if dry_run and not export:
+        return
+    root = home() / "runs"
+    folders = [f for f in trained(wanted, root) if f] if dry_run else train_apart(wanted, root)
+    if export:
+        say(f"{results.export(folders, export)} of {len(wanted)} runs are in {export}.")
     if dry_run:
         return
-    folders = train_apart(wanted, home() / "runs")
     for folder in folders:
         print(folder)
     if rates:
-        table = chosen.sweep(read_live(folders), tier)
+        table = chosen.sweep(results.read_live(folders), tier)
         print(table[["backbone", "seed", "lr", "val_loss", "above"]].to_string(index=False))
         if save:
             save_rates(save, table)
@@ -240,9 +248,9 @@ def runs(
     for problem in problems:
         say(problem)
     if export:
-        from t2ikit.results import export as merge
+        from t2ikit import results
 
-        say(f"{merge(folder or home() / 'runs', export)} finished runs are in {export}.")
+        say(f"{results.export(results.finished(folder or home() / 'runs'), export)} finished runs are in {export}.")
     if as_json:
         return emit(rows)
     if not rows:

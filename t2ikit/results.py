@@ -10,6 +10,7 @@ scores.csv     what `t2ikit evaluate --export` found of their images: a row a ru
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -197,16 +198,15 @@ def one_loss_space(curves: pd.DataFrame) -> None:
         )
 
 
-def export(runs_folder: Path, results: Path) -> int:
-    """Merge the finished runs under `runs_folder` into `results`; returns how many there were.
-
-    A run's newer rows replace its older.
-    """
-    folders = sorted(
-        p.parent
-        for p in runs_folder.glob("*/row.json")
-        if row(p.parent)["status"] == "done" and not holder_of(p.parent)
+def finished(root: Path) -> list[Path]:
+    """The folders under `root` of runs that are done and that nobody writes to."""
+    return sorted(
+        p.parent for p in root.glob("*/row.json") if row(p.parent)["status"] == "done" and not holder_of(p.parent)
     )
+
+
+def export(folders: Sequence[Path], results: Path) -> int:
+    """Merge runs into `results`; returns how many there were. A run's newer rows replace its older."""
     if not folders:
         return 0
     fresh = [read_run(f) for f in folders]

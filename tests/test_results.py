@@ -9,7 +9,7 @@ import pytest
 from t2ikit import results
 from t2ikit.errors import UserError
 from t2ikit.files import read_json, read_lines, write_json, write_lines
-from t2ikit.results import combine, distinct, export, one_loss_space, read_committed, read_live, read_run
+from t2ikit.results import combine, distinct, export, finished, one_loss_space, read_committed, read_live, read_run
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def test_a_run_is_a_row_and_its_evaluations(trained):
 
 
 def test_export_and_read_back(folder, tmp_path):
-    assert export(folder, tmp_path / "results") == 2
+    assert export(finished(folder), tmp_path / "results") == 2
     back, live = read_committed(tmp_path / "results"), read_live([folder / "a-0", folder / "b-1"])
     for kind in ("runs", "curves"):
         ours, theirs = getattr(back, kind), getattr(live, kind)
@@ -54,28 +54,28 @@ def test_export_and_read_back(folder, tmp_path):
 
 
 def test_exporting_twice_changes_no_byte(folder, tmp_path):
-    export(folder, tmp_path / "results")
+    export(finished(folder), tmp_path / "results")
     before = contents(tmp_path / "results")
-    assert export(folder, tmp_path / "results") == 2
+    assert export(finished(folder), tmp_path / "results") == 2
     assert contents(tmp_path / "results") == before
 
 
 def test_seven_digits_are_read_as_they_were_written(folder, tmp_path):
     """Rows that stay from an earlier export go through the CSV again, and must not drift."""
-    export(folder, tmp_path / "results")
+    export(finished(folder), tmp_path / "results")
     before = contents(tmp_path / "results")
     only = tmp_path / "only"
     shutil.copytree(folder / "a-0", only / "a-0")
     for _ in range(3):
-        export(only, tmp_path / "results")
+        export(finished(only), tmp_path / "results")
     assert contents(tmp_path / "results") == before
 
 
 def test_newer_rows_of_a_run_replace_its_older(folder, tmp_path):
-    export(folder, tmp_path / "results")
+    export(finished(folder), tmp_path / "results")
     lines = read_lines(folder / "a-0" / "log.jsonl")
     write_lines(folder / "a-0" / "log.jsonl", [*lines[:-1], lines[-1] | {"val_loss": 0.125}])
-    export(folder, tmp_path / "results")
+    export(finished(folder), tmp_path / "results")
     curves = read_committed(tmp_path / "results").curves
     assert curves[curves["run"] == "a-0"]["val_loss"].tolist()[-1] == 0.125
     assert len(curves) == 4
@@ -84,19 +84,19 @@ def test_newer_rows_of_a_run_replace_its_older(folder, tmp_path):
 def test_no_finished_run_writes_nothing(tmp_path, folder):
     shutil.rmtree(folder / "a-0")
     shutil.rmtree(folder / "b-1")
-    assert export(folder, tmp_path / "results") == 0
+    assert export(finished(folder), tmp_path / "results") == 0
     assert not (tmp_path / "results").exists()
-    assert export(tmp_path / "none", tmp_path / "results") == 0
+    assert export(finished(tmp_path / "none"), tmp_path / "results") == 0
 
 
 def test_a_hash_of_digits_alone_stays_text(folder, tmp_path):
     for name, space in [("a-0", "012345678901"), ("b-1", "12e345678901")]:
         write_json(folder / name / "row.json", read_json(folder / name / "row.json") | {"loss_space": space})
-    export(folder, tmp_path / "results")
+    export(finished(folder), tmp_path / "results")
     back = read_committed(tmp_path / "results")
     assert set(back.runs["loss_space"]) == set(back.curves["loss_space"]) == {"012345678901", "12e345678901"}
     before = contents(tmp_path / "results")
-    export(folder, tmp_path / "results")
+    export(finished(folder), tmp_path / "results")
     assert contents(tmp_path / "results") == before
 
 
@@ -127,18 +127,18 @@ def test_select_keeps_the_rows_asked_for(folder):
 
 @pytest.mark.parametrize("text", ["", "run,backbone\na,b\n", 'run,step\n"a\n'])
 def test_a_damaged_table_is_named(folder, tmp_path, text):
-    export(folder, tmp_path / "results")
+    export(finished(folder), tmp_path / "results")
     (tmp_path / "results" / "curves.csv").write_text(text)
     with pytest.raises(UserError, match=r"curves.csv .*: restore it with git"):
         read_committed(tmp_path / "results")
 
 
 def test_a_damaged_run_is_named_and_the_results_stay(folder, tmp_path):
-    export(folder, tmp_path / "results")
+    export(finished(folder), tmp_path / "results")
     before = contents(tmp_path / "results")
     (folder / "b-1" / "log.jsonl").write_text("{}\n")
     with pytest.raises(UserError, match="log.jsonl, line 1, lacks 'step'"):
-        export(folder, tmp_path / "results")
+        export(finished(folder), tmp_path / "results")
     assert contents(tmp_path / "results") == before
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from t2ikit import files, runs, workers
 from t2ikit.errors import UserError
-from t2ikit.results import export, read_committed
+from t2ikit.results import export, finished, read_committed
 from t2ikit.study import PRESETS, Study, preset
 from t2ikit.workers import command, train_apart
 
@@ -76,10 +76,24 @@ def test_a_study_trains_what_is_missing_once(home, monkeypatch):
 def test_a_figure_leaves_out_the_committed_runs_of_a_rate_sweep(home, tmp_path):
     swept = [preset("sd2-c320", tier="smoke", steps=2, eval_every=2, lr=lr) for lr in (1e-3, 3e-4)]
     train_apart(swept, home / "runs", workers=2)
-    export(home / "runs", tmp_path)
+    export(finished(home / "runs"), tmp_path)
     assert sorted(read_committed(tmp_path).runs["lr"]) == [3e-4, 1e-3]
     drawn = STUDY.results(tmp_path, "smoke", live=False)
     assert list(drawn.runs["lr"]) == [1e-3] and set(drawn.curves["run"]) == set(drawn.runs["run"])
+
+
+def test_a_studys_finished_runs_alone_are_exported(home, tmp_path, monkeypatch):
+    """While it trains, too: a dry run exports what is done so far, and nothing that another study left behind."""
+    from typer.testing import CliRunner
+
+    from t2ikit import batch, cli
+
+    monkeypatch.setattr(batch, "studies", lambda: {"two": STUDY})
+    train_apart([STUDY.runs("smoke")[0], preset("sd2-c320", tier="smoke", steps=2, lr=3e-4)], home / "runs", workers=2)
+    line = ["study", "two", "--tier", "smoke", "--dry-run", "--gpu", "H100", "--export", str(tmp_path / "out")]
+    done = CliRunner().invoke(cli.app, line)
+    assert done.exit_code == 0 and "1 of 2 runs are in" in done.stderr
+    assert read_committed(tmp_path / "out").runs["lr"].tolist() == [STUDY.runs("smoke")[0][0].lr]
 
 
 def test_a_run_that_fails_is_named_and_the_others_are_kept(home):
