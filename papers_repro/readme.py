@@ -15,9 +15,12 @@ from pathlib import Path
 import pandas as pd
 from PIL import Image, PngImagePlugin
 
+from papers_repro.dit_laws import compare, profiles
 from papers_repro.dit_laws import studies as dit
+from papers_repro.dit_laws import verdicts as dit_verdicts
 from papers_repro.scalability import studies as scalability
 from papers_repro.scalability import verdicts
+from papers_repro.verdicts import table as verdicts_of
 from t2ikit import charts, figures, laws
 from t2ikit.config import digest
 from t2ikit.files import write_atomic
@@ -96,15 +99,45 @@ def rate_table() -> str:
     return "\n".join(lines) + "\n"
 
 
+def told(rows: pd.DataFrame, form: str = ".3f") -> str:
+    """Verdicts as a cell: each claim with what we found, its 95% interval and n; or why there is none."""
+    cells = []
+    for r in rows.astype(object).where(rows.notna(), None).itertuples():
+        ends = f"{r.low:{form}} to {r.high:{form}}, " if r.low is not None and r.high is not None else ""
+        found = f"{r.ours:{form}} ({ends}n = {r.n}), " if r.ours is not None else ""
+        cells.append(f"{r.claim}: {found}{r.verdict}{f', {r.why}' if r.why and not ends else ''}")
+    return "; ".join(cells)
+
+
+@functools.cache
+def incontext(loss: str = "val_loss_averaged"):
+    """The committed isoFLOP study of the in-context ladder at tier tiny, fitted."""
+    rows = profiles.gather([dit.INCONTEXT], "tiny", live=False)
+    return profiles.profile(dit.INCONTEXT, rows, "tiny", "in-context", loss)
+
+
+def optimum() -> str:
+    ours = incontext()
+    return told(verdicts_of([
+        dit_verdicts.interior_minima("D1", ours), dit_verdicts.exponent("D2", ours, "n_opt", "N_opt"),
+        dit_verdicts.exponent("D2", ours, "d_opt", "D_opt"),
+    ]))  # fmt: skip
+
+
+def falling() -> str:
+    return told(verdicts_of([
+        dit_verdicts.exponent("D3", incontext("loss"), "loss_opt", "loss"), dit_verdicts.falls("D3", incontext(), "validation loss"),
+    ]))  # fmt: skip
+
+
+def extrapolated() -> str:
+    ours = incontext()
+    return told(verdicts_of([dit_verdicts.predicted("D5", ours, *compare.held_out(ours))]), ".4f")
+
+
 def decided(claims) -> str:
-    """Verdicts as a cell: each claim with its difference, 95% interval, number of seeds."""
-    rows = verdicts.decide(drawn(scalability.FIG03).curves, claims)
-    return "; ".join(
-        f"{r.claim}: {r.verdict}, {r.why}"
-        if r.n == 0
-        else f"{r.claim}: {r.ours:+.3f} ({r.low:+.3f} to {r.high:+.3f}, n = {r.n}), {r.verdict}"
-        for r in rows.itertuples()
-    )
+    """The verdicts on figure 3's claims."""
+    return told(verdicts.decide(drawn(scalability.FIG03).curves, claims), "+.3f")
 
 
 def hours_a_row() -> str:
@@ -129,6 +162,9 @@ VALUES: dict[str, Callable[[], str]] = {
     "macs t5": lambda: f"{counted().macs['pixart-xl2-t5'] / 1e9:.2f}",
     "params sdxl-td4": lambda: f"{counted().params['sdxl-td4'] / 1e9:.3f}",
     "S22 range": lambda: "{low:.3g} to {high:.3g}".format(**findings(scalability)["range TIFA(N)"]),
+    "D1 D2": optimum,
+    "D3": falling,
+    "D5": extrapolated,
     "D11 crossing": lambda: f"{findings(dit)['crossing FID and FID sparse captions']['at']:.1e}",
     "D15 tokens": lambda: f"{findings(dit)['statement D15a']['computed'] / 1e9:.0f}B",
 }
