@@ -17,7 +17,7 @@ from t2ikit.errors import UserError, choose, need
 from t2ikit.hub import answers
 from t2ikit.metrics.clip import CLIPScore
 from t2ikit.metrics.images import Features, checked
-from t2ikit.metrics.weights import read_checkpoint
+from t2ikit.metrics.weights import only_finite, read_checkpoint
 
 BATCH = 32  # images in one forward pass
 
@@ -77,7 +77,8 @@ class InceptionV3:
                 )
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(URL_INCEPTION_V3, str(path), hash_prefix=file.split("-")[-1][:8])
-        read_checkpoint(path)  # torch-fidelity unpickles whatever the file holds: first see that it is tensors alone
+        # torch-fidelity unpickles whatever the file holds: first see that it is tensors alone
+        only_finite(read_checkpoint(path), path)
         try:
             self.model = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], str(path)).to(device)
         except RuntimeError:  # keys or shapes

@@ -37,8 +37,7 @@ def noise_of(model: nn.Module, objective: DDPM, condition: Condition) -> Predict
         out = model(x, t / 1000 if torch.is_floating_point(t) else t, *condition)
         if objective.prediction == "epsilon":
             return out
-        level = np.interp(t.cpu().numpy(), np.arange(len(log_sigma)), log_sigma)
-        a = torch.from_numpy(1 / (1 + np.exp(2 * level))).to(x).view(-1, 1, 1, 1)
+        a = _alpha(t, log_sigma).to(x).view(-1, 1, 1, 1)
         return a.sqrt() * out + (1 - a).sqrt() * x
 
     return predict
@@ -52,12 +51,12 @@ def velocity_of(model: nn.Module, condition: Condition) -> Predictor:
 def noise_of_flow(model: nn.Module, alphas_cumprod: Tensor, condition: Condition) -> Predictor:
     """The noise that a rectified-flow backbone predicts at DDPM's timesteps: with √ᾱ and σ = √(1 − ᾱ) the same noisy
     image is x / (√ᾱ + σ) at the flow time t = σ / (√ᾱ + σ), and ε = x_t + (1 − t) v."""
-    scale, noise = alphas_cumprod.double().sqrt(), (1 - alphas_cumprod.double()).sqrt()
-    time = noise / (scale + noise)
+    log_sigma = noise_levels(alphas_cumprod)
 
     def predict(x: Tensor, t: Tensor) -> Tensor:
-        at = t.long().cpu()
-        flow, total = time[at].to(x), (scale + noise)[at].to(x).view(-1, 1, 1, 1)
+        a = _alpha(t, log_sigma)
+        total = a.sqrt() + (1 - a).sqrt()
+        flow, total = ((1 - a).sqrt() / total).to(x), total.to(x).view(-1, 1, 1, 1)
         return x / total + (1 - flow).view(-1, 1, 1, 1) * model(x / total, flow, *condition)
 
     return predict
@@ -67,6 +66,12 @@ def noise_levels(alphas_cumprod: Tensor) -> np.ndarray:
     """log σ [T] of the timesteps, σ² = (1 − ᾱ) / ᾱ; between two timesteps it is taken to be linear."""
     a = alphas_cumprod.double().cpu().numpy()
     return 0.5 * np.log((1 - a) / a)
+
+
+def _alpha(t: Tensor, log_sigma: np.ndarray) -> Tensor:
+    """ᾱ float64 [B] at timesteps, whole or between two."""
+    level = np.interp(t.cpu().numpy(), np.arange(len(log_sigma)), log_sigma)
+    return torch.from_numpy(1 / (1 + np.exp(2 * level)))
 
 
 @dataclass

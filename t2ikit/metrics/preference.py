@@ -23,6 +23,7 @@ from t2ikit.metrics.weights import load_strictly, read_checkpoint
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 BATCH = 16  # images in one forward pass
+HPS_FILES = {"v2.0": "HPS_v2_compressed.pt", "v2.1": "HPS_v2.1_compressed.pt"}  # as published
 
 # ImageReward (Xu et al. 2023): BLIP's ViT-L/16 and a BERT with cross-attention; blocks and layers as in the checkpoint
 VISION = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
@@ -119,26 +120,32 @@ def checkpoint_name(key: str) -> str:
 class HPSv2:
     """Human Preference Score v2 (Wu et al. 2023) from `HPS_v2_compressed.pt` (v2.0) or `HPS_v2.1_compressed.pt`.
 
+    The two differ in their weights alone, so that `version` is read from the file's name unless it is given; `name` is
+    `hpsv2` for v2.0 and `hpsv2.1` for v2.1.
+
     The cosine of open_clip's ViT-H-14 with those weights; × 100 only in the benchmark's tables. Image: float first,
     then the longer side to 224 (bicubic), zero padding, CLIP's mean and deviation; open_clip's own transform differs.
     Whether the resize was antialiased depended on the authors' torchvision: on by default from 0.17. Their code runs in
     float16.
     """
 
-    name = "hpsv2"
-
     def __init__(
         self,
         path: str | Path,
-        version: str = "v2.1",
+        version: str | None = None,
         antialias: bool = True,
         architecture: str = "ViT-H-14",
         device: str = "cpu",
     ) -> None:
         import open_clip
 
-        choose("HPS version", version, ("v2.0", "v2.1"))
+        version = version and choose("HPS version", version, HPS_FILES)
         state = read_checkpoint(path).get("state_dict")
+        version = version or {file: v for v, file in HPS_FILES.items()}.get(Path(path).name)
+        if version is None:
+            names = " or ".join(HPS_FILES.values())
+            raise UserError(f"{path} may be either HPS version: name it {names} as published, or give the version.")
+        self.name = {"v2.0": "hpsv2", "v2.1": "hpsv2.1"}[version]
         if not isinstance(state, dict):
             raise UserError(f"{path} has no 'state_dict': give HPSv2's checkpoint as its authors published it.")
         self.model = open_clip.create_model(choose("CLIP model", architecture, open_clip.list_models()))

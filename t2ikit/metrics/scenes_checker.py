@@ -17,26 +17,33 @@ from torch import Tensor
 
 from t2ikit.data.scenes_graph import BACKGROUNDS, CELL, COLORS, SHAPES, SIDE, SIZES, Graphs, Scene, Thing
 from t2ikit.data.scenes_render import render
+from t2ikit.errors import UserError
 from t2ikit.metrics.images import checked
-from t2ikit.metrics.scenes_answers import Seen, Shape, answer
+from t2ikit.metrics.scenes_answers import NONE, Seen, Shape, answer
 
 PALETTE, GROUND = (np.array(list(some.values()), float) for some in (COLORS, BACKGROUNDS))
 LEAST, WIDEST = 14, CELL + 3  # px: the fewest of a shape, and the side of a component that may be one
 
 
 class Checker:
-    """A `t2ikit.metrics.vqa.VQA` by rules; where no choice is true it answers with none of them."""
+    """A `t2ikit.metrics.vqa.VQA` by rules; where no choice is true it has no answer."""
 
     name = "checker-scenes"
-    provenance: dict[str, Any] = {"rules": 1}
+    provenance: dict[str, Any] = {"rules": 2}
 
-    def answers(self, images: Tensor, questions: Sequence[str], choices: Sequence[Sequence[str]]) -> list[str]:
+    def answers(self, images: Tensor, questions: Sequence[str], choices: Sequence[Sequence[str]]) -> list[str | None]:
         """See `VQA`; an image whose questions follow one another is read once."""
+        height, width = checked(images, questions).shape[2:]
+        if (height, width) != (SIDE, SIDE):
+            raise UserError(
+                f"{self.name} reads images of {SIDE} × {SIDE} px, not {width} × {height}: choose another VQA model."
+            )
         out, last = [], None
-        for image, question, some in zip(checked(images, questions), questions, choices, strict=True):
+        for image, question, some in zip(images, questions, choices, strict=True):
             if last is None or not image.equal(last):
                 last, seen = image, look(image.permute(1, 2, 0).numpy())
-            out.append(answer(seen, question, some))
+            found = answer(seen, question, some)
+            out.append(None if found == NONE else found)
         return out
 
     def probabilities(

@@ -26,13 +26,15 @@ from t2ikit.metrics.vqa import VQA
 
 FIELDS = ("id", "caption", "question", "choices", "answer", "element_type")
 ROWS = 256  # questions prepared at once
+ROUNDING = 1e-6  # by which a probability, a sum in float32, may miss 0 … 1
 TINY = 1e-300  # a probability of zero would make a geometric mean zero whatever the others are: GenEval 2's floor
 
 
 def read_prompts(path: str | Path) -> dict[str, str]:
     """Captions by id from the authors' text inputs, a list of `{id, caption, …}`; every id once."""
     captions: dict[str, str] = {}
-    for entry in _read_list(path, ("id", "caption")):
+    for number, entry in enumerate(_read_list(path, ("id", "caption"))):
+        _texts(entry, ("caption",), f"Entry {number} of {path}")
         if str(entry["id"]) in captions:
             raise UserError(f"{path} has the id {entry['id']!r} twice: give each prompt an id of its own.")
         captions[str(entry["id"])] = entry["caption"]
@@ -47,15 +49,28 @@ def read_questions(path: str | Path) -> list[dict[str, Any]]:
 def checked_questions(questions: Sequence[dict[str, Any]], source: str = "The list") -> list[dict[str, Any]]:
     """`questions` with ids as text, if each has choices, its answer among them, and each id one caption."""
     captions: dict[str, str] = {}
-    for q in questions:
+    for number, q in enumerate(questions):
+        _texts(q, ("caption", "question", "answer", "element_type"), f"{source}: entry {number}")
         where = f"{source}: the question {q['question']!r} of {q['id']!r}"
         if not isinstance(q["choices"], list) or not q["choices"]:
             raise UserError(f"{where} has no choices: list at least its answer.")
+        if wrong := [c for c in q["choices"] if not isinstance(c, str)]:
+            raise UserError(f"{where} has the choice {wrong[0]!r}: each must be a text.")
         if q["answer"] not in q["choices"]:
             raise UserError(f"{where} has the answer {q['answer']!r}, which is not among {q['choices']}: add it.")
         if captions.setdefault(str(q["id"]), q["caption"]) != q["caption"]:
             raise UserError(f"{source} has the id {q['id']!r} for two captions: give each prompt an id of its own.")
     return [q | {"id": str(q["id"])} for q in questions]
+
+
+def _texts(entry: Mapping[str, Any], fields: Sequence[str], where: str) -> None:
+    """A UserError unless the id is a text or a whole number, and the fields are texts that are not empty."""
+    key = entry["id"]
+    if isinstance(key, bool) or not isinstance(key, (str, int)) or key == "":
+        raise UserError(f"{where} has the id {key!r}: it must be a text or a whole number.")
+    for field in fields:
+        if not isinstance(entry[field], str) or not entry[field].strip():
+            raise UserError(f"{where} has the {field} {entry[field]!r}: it must be a text that is not empty.")
 
 
 def _read_list(path: str | Path, fields: Sequence[str]) -> list[dict[str, Any]]:
@@ -137,7 +152,8 @@ class TIFA:
 
     def records(self, images: Tensor, ids: Sequence[str]) -> list[dict[str, Any]]:
         """An entry for each question of each image: the question's own fields, `free_form_vqa`, `multiple_choice_vqa`,
-        `scores` (0 or 1), and with `soft` the `probability` of the right answer.
+        `scores` (0 or 1), and with `soft` the `probability` of the right answer. Where the VQA model has no answer,
+        both are None and the question is answered wrongly.
         """
         checked(images, ids)
         if unknown := [k for k in ids if str(k) not in self.questions]:
@@ -148,7 +164,7 @@ class TIFA:
             rows = images[list(index)], [q["question"] for q in some], [q["choices"] for q in some]
             entries = []
             for q, answer in zip(some, self.vqa.answers(*rows), strict=True):
-                choice = self.sentences.nearest(answer, q["choices"])
+                choice = None if answer is None else self.sentences.nearest(answer, q["choices"])
                 made = {"free_form_vqa": answer, "multiple_choice_vqa": choice, "scores": int(choice == q["answer"])}
                 entries.append(q | made)
             if self.soft:
@@ -192,12 +208,13 @@ def _grouped(records: Iterable[Mapping[str, Any]], key: str) -> tuple[dict[str, 
         if lacks := [k for k in ("id", "element_type", key) if k not in r]:
             raise UserError(f"The record {dict(r)} has no {lacks[0]!r}: aggregate what TIFA.records returns.")
         value, scores = r[key], key == "scores"
-        if not isinstance(value, (Real, np.bool_)) or not 0 <= value <= 1 or (scores and value not in (0, 1)):
+        inside = isinstance(value, (Real, np.bool_)) and -ROUNDING <= value <= 1 + ROUNDING
+        if not inside or (scores and value not in (0, 1)):
             raise UserError(
                 f"The question {r.get('question')!r} of {r['id']!r} has {key} {value!r}: it must be "
                 f"{'0 or 1' if scores else 'a number from 0 to 1'}."
             )
-        by_caption[r["id"]].append(int(value) if scores else float(value))
+        by_caption[r["id"]].append(int(value) if scores else min(max(float(value), 0.0), 1.0))
         by_type[r["element_type"]].append(by_caption[r["id"]][-1])
     if not by_caption:
         raise UserError("There is no record to average: answer at least one question.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,10 +13,12 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from t2ikit.config import digest
 from t2ikit.encoders import not_loaded
 from t2ikit.errors import UserError, choose
 from t2ikit.hub import loading
 from t2ikit.metrics.images import as_pil, checked
+from t2ikit.metrics.weights import only_finite
 from t2ikit.tensors import tensors_hash
 
 # BLIP and BLIP-2 as TIFA's authors asked them, the Qwen family as GenEval 2's did
@@ -26,6 +29,15 @@ PROMPTS = {
     "qwen2_5_vl": "{question} Answer in one word.",
     "qwen3_vl": "{question} Answer in one word.",
 }
+# How an answer is decoded: BLIP as TIFA's authors do (greedy, `max_length=50` with the token that starts it), BLIP-2 by
+# the defaults of LAVIS's `Blip2T5.generate`, which they call, Qwen greedily as GenEval 2 does, but to the answer's end
+DECODING: dict[str, dict[str, Any]] = {
+    "blip": {"num_beams": 1, "max_new_tokens": 49},
+    "blip-2": {
+        "num_beams": 5, "max_new_tokens": 30, "min_length": 1, "length_penalty": 1.0, "repetition_penalty": 1.0
+    },
+    **{kind: {"num_beams": 1, "max_new_tokens": 50} for kind in ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")},
+}  # fmt: skip
 NAMES = {
     "blip-large": "Salesforce/blip-vqa-capfilt-large",
     "blip-base": "Salesforce/blip-vqa-base",
@@ -33,7 +45,7 @@ NAMES = {
     "qwen3-vl-8b": "Qwen/Qwen3-VL-8B-Instruct",
 }
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-BATCH, LONGEST = 16, 50  # rows in one forward pass; tokens of an answer, as TIFA's authors allow
+BATCH = 16  # rows in one forward pass
 
 
 class VQA(Protocol):
@@ -42,8 +54,9 @@ class VQA(Protocol):
     name: str
     provenance: dict[str, Any]
 
-    def answers(self, images: Tensor, questions: Sequence[str], choices: Sequence[Sequence[str]]) -> list[str]:
-        """uint8 [n, 3, H, W], n questions and each one's choices → n answers, which may be none of the choices."""
+    def answers(self, images: Tensor, questions: Sequence[str], choices: Sequence[Sequence[str]]) -> list[str | None]:
+        """uint8 [n, 3, H, W], n questions and each one's choices → n answers, which may be none of the choices; None
+        where the model says that no choice is true."""
         ...
 
     def probabilities(
@@ -56,8 +69,8 @@ class VQA(Protocol):
 class TransformersVQA:
     """A BLIP, BLIP-2 or Qwen-VL checkpoint: one of `NAMES`, a hub's OWNER/MODEL, or `local-dir:FOLDER`.
 
-    Greedy decoding. Rows are batched only with rows of as many tokens: transformers' BLIP lets its decoder look at the
-    padding of a question, so that an answer would depend on the questions beside it.
+    Decoding as in `DECODING`. Rows are batched only with rows of as many tokens: transformers' BLIP lets its decoder
+    look at the padding of a question, so that an answer would depend on the questions beside it.
     """
 
     def __init__(self, name: str = "blip-large", device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
@@ -81,20 +94,39 @@ class TransformersVQA:
             raise
         except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
             raise not_loaded("VQA model", name, error) from error
-        if report["missing_keys"]:
-            lacks = sorted(report["missing_keys"])[0]
-            raise UserError(f"{name} lacks the weights {lacks!r}: give the whole checkpoint.")
+        misfits = {"missing_keys": "lacks the weights", "unexpected_keys": "has weights that the model does not know,"}
+        for which, what in misfits.items():
+            if keys := sorted(report[which]):
+                raise UserError(f"{name} {what} {keys[0]!r}: give the whole checkpoint of this model.")
+        only_finite(model.state_dict(), name)
         self.name, self.prompt, self.chat, self.device = name, PROMPTS[kind], kind.startswith("qwen"), device
-        self.model = model.eval().requires_grad_(False).to(device)
-        weights = tensors_hash([p for _, p in sorted(model.named_parameters())])
-        self.provenance: dict[str, Any] = {"weights": weights, "prompt": self.prompt, "dtype": str(dtype)}
+        self.decoding, self.model = DECODING[kind], model.eval().requires_grad_(False).to(device)
+        # a decoder that reads the question through its encoder starts anew, others go on from the prompt
+        self.anew = kind == "blip" or model.config.text_config.is_encoder_decoder
+        self.provenance: dict[str, Any] = {
+            "weights": tensors_hash([p for _, p in sorted(model.named_parameters())]),
+            "prompt": self.prompt,
+            "dtype": str(dtype),
+            "decoding": self.decoding,
+            "transform": json.loads(self.processor.image_processor.to_json_string()),
+            "settings": self._settings(),
+        }
+
+    def _settings(self) -> str:
+        """Digest of all else that decides an answer: both configurations (the library's version is in them), tokenizer,
+        chat template, and how many tokens stand for an image."""
+        model, tokenizer = self.model, self.processor.tokenizer
+        configs = [json.loads(c.to_json_string(use_diff=False)) for c in (model.config, model.generation_config)]
+        configs[0].pop("_name_or_path", None)  # where it lies
+        words = [tokenizer.backend_tokenizer.to_str(), tokenizer.special_tokens_map]
+        return digest([configs, words, self.processor.chat_template, getattr(self.processor, "num_query_tokens", None)])
 
     def answers(self, images: Tensor, questions: Sequence[str], choices: Sequence[Sequence[str]]) -> list[str]:
         """See `VQA`."""
         out = [""] * len(questions)
         for rows, inputs in self._batches(self._rows(images, questions, choices)):
-            made = self._generate(inputs, max_new_tokens=LONGEST)
-            words = self.processor.batch_decode(made.sequences[:, -len(made.logits) :], skip_special_tokens=True)
+            made = self._generate(inputs, **self.decoding)[:, 1 if self.anew else inputs["input_ids"].shape[1] :]
+            words = self.processor.batch_decode(made, skip_special_tokens=True)
             for row, text in zip(rows, words, strict=True):
                 out[row] = text.strip()
         return out
@@ -116,7 +148,8 @@ class TransformersVQA:
                 start.append(len(ids))  # what was there before the answer: the first call sees no more
                 return [forms[row][len(ids) - start[0]]]
 
-            logits = self._generate(inputs, max_new_tokens=len(forms[0]), prefix_allowed_tokens_fn=forced).logits
+            options = {"num_beams": 1, "max_new_tokens": len(forms[0]), "prefix_allowed_tokens_fn": forced}
+            logits = self._generate(inputs, **options, output_logits=True, return_dict_in_generate=True).logits
             steps = torch.stack([x.float().log_softmax(-1).cpu() for x in logits], 1)
             taken = steps.gather(2, torch.tensor(forms)[..., None]).sum((1, 2)).exp()
             for k, p in zip(picked, taken.tolist(), strict=True):
@@ -154,5 +187,4 @@ class TransformersVQA:
     @torch.no_grad()
     def _generate(self, inputs: dict[str, Tensor], **options: Any) -> Any:
         inputs = {k: v.to(self.model.dtype) if v.is_floating_point() else v for k, v in inputs.items()}
-        options |= {"do_sample": False, "output_logits": True, "return_dict_in_generate": True}
-        return self.model.generate(**inputs, **options)
+        return self.model.generate(**inputs, **options, do_sample=False)

@@ -36,7 +36,7 @@ def load_strictly(
     name: Callable[[str], str] = str,
 ) -> None:
     """Load `state` into `module`, whose tensor `key` it calls `name(key)`. None may be missing or of another shape, and
-    none left over but those that begin with one of `unused`.
+    none left over but those that begin with one of `unused`; NaN and infinity are refused.
     """
     ours = {name(key): (key, tensor.shape) for key, tensor in module.state_dict().items()}
     for what, keys in {
@@ -49,4 +49,14 @@ def load_strictly(
                 f"{path} {what} {keys[0]!r} ({len(keys)} in all): give the checkpoint that this metric was published "
                 "with."
             )
+    only_finite({k: state[k] for k in ours}, path)
     module.load_state_dict({key: state[k] for k, (key, _) in ours.items()})
+
+
+def only_finite(state: Mapping[str, Any], path: str | Path) -> None:
+    """A UserError that names the first tensor with a NaN or an infinity."""
+    bad = [k for k, x in state.items() if torch.is_tensor(x) and x.is_floating_point() and not x.isfinite().all()]
+    if bad:
+        raise UserError(
+            f"{path} holds NaN or infinity in {bad[0]!r} ({len(bad)} such tensors): get it again from its authors."
+        )

@@ -56,6 +56,9 @@ def test_inception_is_torch_fidelitys(tmp_path, images, monkeypatch):
     found = InceptionV3(path)(images[:1])
     assert found.shape == (1, 2048)
     np.testing.assert_allclose(found, theirs(images[:1])[0], atol=1e-5)
+    torch.save({"fc.weight": torch.tensor([torch.nan])}, path)
+    with pytest.raises(UserError, match="holds NaN or infinity in 'fc.weight'"):
+        InceptionV3(path)
     torch.save({"fc.weight": torch.zeros(1)}, path)
     with pytest.raises(UserError, match="does not hold torch-fidelity's InceptionV3"):
         InceptionV3(path)

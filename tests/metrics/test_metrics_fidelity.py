@@ -49,6 +49,40 @@ def test_frechet_of_singular_covariances_is_finite_and_right(ranks):
     assert frechet_distance(np.zeros(d), 0 * a, np.zeros(d), b) == pytest.approx(np.trace(b))
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (-np.eye(4), -np.eye(4)), (np.eye(4), -np.eye(4)), (-np.eye(4), np.eye(4)), (np.zeros((4, 4)), -np.eye(4)),
+        (np.eye(4), np.diag([1, 1, 1, -1e-3])), (np.diag([1, 1, 1, -1e-3]), np.eye(4)),
+        (np.ones((4, 4)), np.eye(4) - 0.3), (np.array([[1.0, 2.0], [2.0, 1.0]]), np.eye(2)),
+    ],
+)  # fmt: skip
+def test_frechet_refuses_what_is_no_covariance(first, second):
+    mu = np.zeros(len(first))
+    with pytest.raises(UserError, match="A covariance has the eigenvalue -.*none may be negative"):
+        frechet_distance(mu, first, mu, second)
+
+
+def test_frechet_tolerates_eigenvalues_that_rounding_took_below_zero():
+    d, mu = 40, np.zeros(40)
+    for rank in (15, None):
+        pair = [covariance(d, seed, rank) for seed in (0, 1)]
+        rounded = [c.astype(np.float32).astype(float) for c in pair]
+        if rank:
+            assert all(np.linalg.eigvalsh(c)[0] < -1e-9 for c in rounded)
+        for first, second in ((rounded[0], pair[1]), (pair[0], rounded[1]), rounded):
+            assert frechet_distance(mu, first, mu, second) == pytest.approx(
+                frechet_distance(mu, *_at(pair, mu)), abs=0.1
+            )
+    slightly = np.diag([1.0] * 39 + [-1e-9])
+    assert frechet_distance(mu, slightly, mu, np.eye(d)) == pytest.approx(1)
+    assert frechet_distance(mu, np.eye(d), mu, slightly) == pytest.approx(1)
+
+
+def _at(pair, mu):
+    return pair[0], mu, pair[1]
+
+
 def test_frechet_is_torch_fidelitys():
     theirs = pytest.importorskip("torch_fidelity.metric_fid")
     x, y = normal(300), normal(200, seed=1, shift=0.3) * 1.5
@@ -91,6 +125,19 @@ def test_fd_infinity_takes_the_bias_away():
     assert fd_infinity(x, y) == found != fd_infinity(x, y, seed=1)
 
 
+def test_fd_infinity_of_fewer_images_than_features_is_flagged_and_has_no_interval():
+    """Of two sets of one distribution with a flat spectrum: far from the truth, which is zero."""
+    for seed in range(3):
+        found = fd_infinity(normal(100, 128, seed), normal(100, 128, seed + 50))
+        assert 12 < found["value"] < 18 and found["low"] is found["high"] is None
+        assert found["flags"][0].startswith("fewer images than features: the extrapolation is biased")
+    for sizes in ((100, 400), (400, 100)):
+        found = fd_infinity(*(normal(n, 128, seed) for seed, n in enumerate(sizes)))
+        assert found["low"] is None and "fewer images than features" in found["flags"][0]
+    enough = fd_infinity(normal(200, 128), normal(200, 128, 1))
+    assert enough["low"] < 0 < enough["high"] and enough["flags"] == []
+
+
 @pytest.mark.slow
 def test_fd_infinitys_interval_covers():
     hits = 0
@@ -106,8 +153,8 @@ def test_kid_and_precision_recall_are_torch_fidelitys():
     x, y = normal(400, shift=0.2), normal(300, seed=1)
     a, b = x[:100], y[:100]
     kernels = [metric_kid.kernel_poly(*p, **_kid_options()) for p in ((a, a), (a, b), (b, b))]
-    found = kid(a, b, subsets=3, size=100)  # every subset is the whole set
-    assert found["value"] == pytest.approx(metric_kid.mmd2(*kernels)) and found["std"] == pytest.approx(0, abs=1e-12)
+    found = kid(a, b)
+    assert found["value"] == pytest.approx(metric_kid.mmd2(*kernels))
     peer = metric_prc.calculate_precision_recall_full(torch.from_numpy(x), torch.from_numpy(y))
     found = precision_recall(x, y)
     assert (found["precision"], found["recall"]) == pytest.approx(peer)
@@ -121,6 +168,34 @@ def test_kid_of_one_distribution_is_zero_on_average_at_any_n():
     found = [kid(normal(50, seed=k), normal(80, seed=k + 500), subsets=4)["value"] for k in range(100)]
     assert abs(np.mean(found)) < 3 * np.std(found) / 10
     assert kid(normal(50, shift=1), normal(50, seed=1))["value"] > 1
+
+
+@pytest.mark.parametrize("sizes", [(60, 60), (60, 90), (90, 60), (70, 60)])
+def test_kid_of_sets_no_larger_than_a_subset_is_one_number_without_spread(sizes):
+    x, y = (normal(n, seed=k, shift=0.2 * k) for k, n in enumerate(sizes))
+    found = kid(x, y, size=60)
+    within = [sum(_k(a, b) for i, a in enumerate(s) for j, b in enumerate(s) if i != j) for s in (x, y)]
+    between = sum(_k(a, b) for a in x for b in y)
+    expected = sum(w / (n * (n - 1)) for w, n in zip(within, sizes, strict=True)) - 2 * between / np.prod(sizes)
+    assert found["value"] == pytest.approx(expected, rel=1e-9)
+    assert found["std"] is None and found["subset_size"] is None
+    assert (found["n"], found["n_reference"]) == sizes and found == kid(x, y, size=60, seed=1)
+
+
+def _k(a, b):
+    return (a @ b / len(a) + 1) ** 3
+
+
+def test_kid_of_more_images_is_the_mean_of_the_authors_subsets():
+    x, y, rng = normal(130), normal(110, seed=1, shift=0.2), np.random.default_rng(5)
+    each = []
+    for _ in range(7):
+        a, b = (f[rng.choice(len(f), 100, replace=False)] for f in (x, y))
+        each.append(kid(a, b)["value"])
+    found = kid(x, y, subsets=7, size=100, seed=5)
+    assert found["value"] == pytest.approx(np.mean(each)) and found["std"] == pytest.approx(np.std(each))
+    assert found["subset_size"] == 100 and found["std"] > 1e-4
+    assert kid(normal(1100), normal(1100, seed=1))["subset_size"] == 1000
 
 
 def test_cmmd_is_its_authors():

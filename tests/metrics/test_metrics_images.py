@@ -1,5 +1,8 @@
 """Image files as metrics read them: exact pixels, or one sentence that names the file."""
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 import torch
@@ -53,6 +56,23 @@ def test_a_palette_with_a_transparent_colour_is_refused(tmp_path):
 def test_sixteen_bits_are_refused(save):
     with pytest.raises(UserError, match="more than 8 bits a channel"):
         read_image(save(PIXELS[..., 0].astype(np.uint16) * 256))
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4])
+def test_sixteen_bits_of_several_channels_are_refused(tmp_path, channels):
+    """PIL reads them as eight bits: their upper bytes."""
+    pixels = np.random.default_rng(0).integers(65536, size=(5, 7, channels)).astype(">u2")
+    pixels[..., -1] |= 0xFFFF if channels in (2, 4) else 0  # opaque
+    head = struct.pack(">IIBBBBB", 7, 5, 16, {2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    data = zlib.compress(b"".join(b"\0" + row.tobytes() for row in pixels))
+    chunks = ((b"IHDR", head), (b"IDAT", data), (b"IEND", b""))
+    path = tmp_path / "deep.png"
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + b"".join(struct.pack(">I", len(c)) + k + c + struct.pack(">I", zlib.crc32(k + c)) for k, c in chunks)
+    )
+    with pytest.raises(UserError, match="deep.png has more than 8 bits a channel"):
+        read_image(path)
 
 
 @pytest.mark.parametrize("keep", [0, 20, 60, 0.5, 0.9])

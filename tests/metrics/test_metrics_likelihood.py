@@ -229,3 +229,19 @@ def test_a_flow_predicts_ddpms_noise():
     x0 = 1.3 * draw(4, 1, 2, 2).float()
     bounds = [variational_bound(p, x0, LDM, [0, 100, 500, 999]).total for p in (flow, best_noise)]
     np.testing.assert_allclose(*bounds, rtol=1e-4)
+
+
+def test_ddpms_ode_has_the_density_of_its_gaussian_through_a_flow_too():
+    """Its timesteps lie between two: taken as whole ones, the error does not fall with more steps."""
+    x0, (first, last) = math.sqrt(S2) * draw(3, 4, 3, 3), (math.exp(2 * k) for k in (LEVELS[0], LEVELS[-1]))
+    exact = log_normal(x0, (S2 + first) * (1 + last) / (S2 + last))
+    flow = noise_of_flow(lambda x, t: best_velocity(x, t, S2), LDM, ())
+    t = torch.tensor([3.25, 400.5, 998.75])
+    torch.testing.assert_close(flow(x0, t), best_noise(x0, t), rtol=1e-6, atol=1e-9)
+    errors = {}
+    for steps in (25, 50, 100):
+        errors[steps] = [
+            (ddpm_log_likelihood(p, x0, LDM, steps=steps) - exact).abs().max().item() for p in (flow, best_noise)
+        ]
+        assert errors[steps][0] == pytest.approx(errors[steps][1], rel=0.01)
+    assert errors[25][0] > 5 * errors[50][0] > 25 * errors[100][0] and errors[100][0] < 2e-5

@@ -149,6 +149,8 @@ def test_imagereward_takes_the_whole_state_and_nothing_else(reward, tmp_path):
     refused(state | {"blip.text_decoder.bias": torch.zeros(1)}, "a key that the model does not know, 'blip.text_dec")
     refused(state | {"mlp.layers.7.bias": torch.zeros(3)}, "has in another shape 'mlp.layers.7.bias'")
     refused({"state_dict": state}, "lacks 'blip.visual_encoder.cls_token'")
+    for value in (torch.nan, torch.inf):
+        refused(state | {key: torch.full_like(state[key], value)}, f"holds NaN or infinity in '{key}' .1 such")
     refused([1, 2], "holds a list, not a state dict")
     unused = ("vision_proj", "text_proj", "position_ids")
     torch.save({k: v for k, v in state.items() if not any(u in k for u in unused)}, path)
@@ -210,10 +212,13 @@ def test_hpsv2_pads_and_is_the_cosine(hps, images, antialias, size):
 
 def test_hpsv2_takes_the_whole_state_and_nothing_else(hps, tmp_path):
     model, _ = hps
-    state, path = model.state_dict(), tmp_path / "hps.pt"
+    state, path = model.state_dict(), tmp_path / "HPS_v2_compressed.pt"
+    bad = state["ln_final.weight"].clone()
+    bad[3] = torch.nan
     for wrong, sentence in (
         ({"state_dict": {k: v for k, v in state.items() if k != "visual.proj"}}, "lacks 'visual.proj'"),
         ({"state_dict": state | {"score_predictor.weight": torch.zeros(1)}}, "does not know, 'score_predictor.weight'"),
+        ({"state_dict": state | {"ln_final.weight": bad}}, "holds NaN or infinity in 'ln_final.weight'"),
         (state, "has no 'state_dict'"),
     ):
         torch.save(wrong, path)
@@ -221,6 +226,25 @@ def test_hpsv2_takes_the_whole_state_and_nothing_else(hps, tmp_path):
             HPSv2(path, architecture="ViT-small")
     with pytest.raises(UserError, match="Unknown HPS version 'v3'"):
         HPSv2(path, "v3", architecture="ViT-small")
+
+
+def test_hps_versions_have_names_of_their_own(hps, tmp_path):
+    model, _ = hps
+    for file, version, name in (
+        ("HPS_v2_compressed.pt", "v2.0", "hpsv2"),
+        ("HPS_v2.1_compressed.pt", "v2.1", "hpsv2.1"),
+    ):
+        torch.save({"state_dict": model.state_dict()}, tmp_path / file)
+        metric = HPSv2(tmp_path / file, architecture="ViT-small")
+        assert (metric.name, metric.provenance["version"]) == (name, version)
+    other = tmp_path / "mine.pt"
+    (tmp_path / "HPS_v2_compressed.pt").rename(other)
+    assert HPSv2(other, "v2.0", architecture="ViT-small").name == "hpsv2"
+    assert HPSv2(other, version="v2.1", architecture="ViT-small").name == "hpsv2.1"
+    with pytest.raises(UserError, match="gone.pt is missing"):
+        HPSv2(tmp_path / "gone.pt", architecture="ViT-small")
+    with pytest.raises(UserError, match="mine.pt may be either HPS version: name it HPS_v2_compressed.pt or HPS_v2.1_"):
+        HPSv2(other, architecture="ViT-small")
 
 
 def test_the_published_hps_architecture_is_open_clips():

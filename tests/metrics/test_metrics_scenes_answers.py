@@ -9,7 +9,7 @@ from t2ikit.errors import UserError
 from t2ikit.metrics.scenes_answers import NONE, Parsed, Seen, Shape, answer, parse
 from t2ikit.metrics.scenes_checker import Checker, look
 from t2ikit.metrics.scenes_questions import scene_questions
-from t2ikit.metrics.tifa import TIFA, aggregate
+from t2ikit.metrics.tifa import TIFA, aggregate, aggregate_soft
 
 WORLD, INDEX = get_world("scenes"), np.arange(150)
 
@@ -66,6 +66,28 @@ def test_the_checker_is_a_vqa_of_tifa():
     assert aggregate(metric.records(images, list(metric.questions)))["tifa_average"] == 1
     wrong = aggregate(metric.records(images.roll(1, 0), list(metric.questions)))
     assert wrong["tifa_average"] < 0.7
+
+
+def test_where_the_checker_has_no_answer_the_question_is_answered_wrongly():
+    """Of black images nothing is true but that shapes which no caption names are not there, and black backgrounds."""
+    metric = TIFA(Checker(), scene_questions(WORLD, "val", INDEX[:60], "dense"), soft=True)
+    records = metric.records(torch.zeros(60, 3, 64, 64, dtype=torch.uint8), list(metric.questions))
+    for r in records:
+        answered = r["element_type"] == "object" or r["question"] == "what color is the background?"
+        assert (r["free_form_vqa"] is None) is (r["multiple_choice_vqa"] is None)
+        right = answered and r["answer"] in ("no", "black")
+        assert (r["scores"], r["probability"]) == (right, right), r
+        assert answered or r["free_form_vqa"] is None
+    by_type = aggregate(records)["accuracy_by_type"]
+    assert by_type["color"] == by_type["shape"] == by_type["counting"] == by_type["spatial"] == 0
+    assert by_type["object"] == 0.5 and aggregate(records)["tifa_average"] < 0.25
+    assert aggregate_soft(records)["soft_tifa_am"] == pytest.approx(aggregate(records)["tifa_average"])
+
+
+@pytest.mark.parametrize("size", [(32, 32), (64, 48), (128, 128)])
+def test_the_checker_refuses_images_of_another_size(size):
+    with pytest.raises(UserError, match=f"checker-scenes reads images of 64 × 64 px, not {size[1]} × {size[0]}"):
+        Checker().answers(torch.zeros(1, 3, *size, dtype=torch.uint8), ["is there a circle?"], [["yes", "no"]])
 
 
 def test_the_checker_says_something_of_any_picture():

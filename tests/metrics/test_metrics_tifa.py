@@ -74,6 +74,17 @@ def test_soft_tifa_is_the_arithmetic_and_the_geometric_mean():
     assert sure["soft_tifa_gm"] == pytest.approx(0.5)  # a caption with a wrong answer counts nothing
 
 
+def test_probabilities_may_miss_zero_and_one_by_rounding_alone():
+    rows = [record("a", k, "color", 1) for k in range(3)]
+    found = aggregate_soft([r | {"probability": p} for r, p in zip(rows, (1.0000001, 1 + 1e-6, -1e-7), strict=True)])
+    assert found["soft_tifa_am"] == 2 / 3 and found["probability_by_type"] == {"color": 2 / 3}
+    for p in (1.00001, -1e-5, float("nan"), float("inf"), "1", None):
+        with pytest.raises(UserError, match="it must be a number from 0 to 1"):
+            aggregate_soft([rows[0] | {"probability": p}])
+    with pytest.raises(UserError, match="it must be 0 or 1"):
+        aggregate([rows[0] | {"scores": 1.0000001}])
+
+
 @pytest.mark.parametrize(
     ("records", "sentence"),
     [
@@ -126,6 +137,18 @@ def test_the_benchmarks_files_are_read_whole(written):
         ([QUESTION | {"answer": "green"}], "answer 'green', which is not among"),
         ([QUESTION, QUESTION | {"caption": "a dog"}], "the id 'p1' for two captions"),
         ([{k: v for k, v in QUESTION.items() if k != "element_type"}], "Entry 0 of .* has no 'element_type'"),
+        ([QUESTION, QUESTION | {"caption": None}], "entry 1 has the caption None: it must be a text that is not empty"),
+        ([QUESTION | {"caption": 3}], "entry 0 has the caption 3"),
+        ([QUESTION | {"caption": " "}], "entry 0 has the caption ' '"),
+        ([QUESTION | {"question": None}], "entry 0 has the question None"),
+        ([QUESTION | {"answer": ["red"]}], r"entry 0 has the answer \['red'\]"),
+        ([QUESTION | {"element_type": None}], "entry 0 has the element_type None"),
+        ([QUESTION | {"element_type": ["color"]}], "entry 0 has the element_type"),
+        ([QUESTION | {"choices": [["red"], ["blue"]]}], r"has the choice \['red'\]: each must be a text"),
+        ([QUESTION | {"choices": ["red", None]}], "has the choice None"),
+        ([QUESTION | {"choices": {"red": 1}}], "has no choices"),
+        ([QUESTION | {"id": None}], "entry 0 has the id None: it must be a text or a whole number"),
+        ([QUESTION | {"id": ["a"]}], "has the id"),
         ("[1]", "no list of entries"),
         ("{", "cannot be read as JSON"),
         ("[]", "no list of entries"),
@@ -139,6 +162,13 @@ def test_bad_question_files_are_one_sentence(written, entries, sentence):
 def test_a_prompt_id_that_occurs_twice_is_refused(written):
     with pytest.raises(UserError, match="the id 'a' twice"):
         read_prompts(written([{"id": "a", "caption": "x"}, {"id": "a", "caption": "y"}]))
+
+
+@pytest.mark.parametrize("wrong", [{"caption": None}, {"caption": 7}, {"caption": ""}, {"id": None}, {"id": True}])
+def test_a_prompt_without_a_caption_or_an_id_is_one_sentence(written, wrong):
+    (field, value), good = *wrong.items(), {"id": "a", "caption": "x"}
+    with pytest.raises(UserError, match=f"Entry 1 of .* has the {field} {value!r}: it must be"):
+        read_prompts(written([good, good | {"id": "b"} | wrong]))
 
 
 @pytest.fixture(scope="module")

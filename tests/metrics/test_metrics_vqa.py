@@ -32,7 +32,7 @@ def characters(**roles):
     return PreTrainedTokenizerFast(tokenizer_object=made, additional_special_tokens=[*ROLES[3:], *VISUAL], **special)
 
 
-def save_blip(folder):
+def save_blip(folder, **image):
     from transformers import BertTokenizerFast, BlipConfig, BlipForQuestionAnswering, BlipImageProcessor, BlipProcessor
 
     tokenizer = BertTokenizerFast.from_pretrained(bert_vocabulary(folder))
@@ -42,7 +42,8 @@ def save_blip(folder):
         vision_config=size | {"image_size": 32},
     )
     randomised(BlipForQuestionAnswering(config)).save_pretrained(folder)
-    BlipProcessor(BlipImageProcessor(size={"height": 32, "width": 32}), tokenizer).save_pretrained(folder)
+    image = {"size": {"height": 32, "width": 32}} | image
+    BlipProcessor(BlipImageProcessor(**image), tokenizer).save_pretrained(folder)
 
 
 def save_blip2(folder):
@@ -164,13 +165,14 @@ def test_probabilities_are_those_of_a_teacher_forced_pass(vqa, images):
     assert ((found > 0) & (found < 1)).all()
 
 
-def test_answers_are_greedy_and_do_not_depend_on_the_batch(vqa, images):
+def test_answers_do_not_depend_on_the_batch(vqa, images):
     found = vqa.answers(images, QUESTIONS, CHOICES)
     alone = [vqa.answers(images[k : k + 1], QUESTIONS[k : k + 1], CHOICES[k : k + 1])[0] for k in range(3)]
     assert found == alone
-    rows = logits(vqa, as_pil(images)[0], QUESTIONS[0], CHOICES[0], [])
-    first = vqa.processor.tokenizer.decode([int(rows[0].argmax())], skip_special_tokens=True).strip()
-    assert found[0].startswith(first)
+    if vqa.decoding["num_beams"] == 1:
+        rows = logits(vqa, as_pil(images)[0], QUESTIONS[0], CHOICES[0], [])
+        first = vqa.processor.tokenizer.decode([int(rows[0].argmax())], skip_special_tokens=True).strip()
+        assert found[0].startswith(first)
     shuffled = vqa.answers(images[[2, 0, 1]], [QUESTIONS[k] for k in (2, 0, 1)], [CHOICES[k] for k in (2, 0, 1)])
     assert shuffled == [found[2], found[0], found[1]]
     red = vqa.probabilities(images, QUESTIONS, CHOICES, ["red"] * 3)
@@ -181,6 +183,66 @@ def test_answers_are_greedy_and_do_not_depend_on_the_batch(vqa, images):
 def test_provenance_names_the_weights_and_the_prompt(vqa):
     assert len(vqa.provenance["weights"]) == 64 and vqa.provenance["prompt"] == vqa.prompt
     assert "{question}" in vqa.prompt
+
+
+def search(vqa, image, question, choices, beams, longest=30, end=1):
+    """The answer of a beam search, one prefix at a time: scores are means over tokens (length penalty 1), the end's
+    among them; it stops when no beam scores above the worst of as many answers."""
+    alive, done = [(0.0, [])], []
+    for k in range(1, longest + 1):
+        rows = [(total, ids, logits(vqa, image, question, choices, ids)[-1]) for total, ids in alive]
+        more = sorted(((t + float(p[v]), [*ids, v]) for t, ids, p in rows for v in range(len(p))), reverse=True)
+        done = sorted([*done, *((t / k, ids) for t, ids in more[:beams] if ids[-1] == end)], reverse=True)[:beams]
+        alive = [(t, ids) for t, ids in more if ids[-1] != end][:beams]
+        if len(done) == beams and alive[0][0] / k <= done[-1][0]:
+            break
+    else:
+        done += [(t / longest, ids) for t, ids in alive]
+    return vqa.processor.tokenizer.decode(max(done)[1], skip_special_tokens=True).strip()
+
+
+def test_blip2_is_decoded_as_its_authors_package_does(tmp_path, images):
+    """LAVIS's `Blip2T5.generate`: five beams, thirty new tokens, length penalty 1."""
+    save_blip2(tmp_path)
+    vqa, pictures = TransformersVQA(f"local-dir:{tmp_path}"), as_pil(images)
+    assert vqa.provenance["decoding"] == {
+        "num_beams": 5, "max_new_tokens": 30, "min_length": 1, "length_penalty": 1.0, "repetition_penalty": 1.0
+    }  # fmt: skip
+    randomised(vqa.model, seed=1)  # weights that do not end their answers at once
+    vqa.model.language_model.decoder.final_layer_norm.weight.mul_(12)  # and are surer of some tokens than of others
+    asked = list(zip(pictures, QUESTIONS, CHOICES, strict=True))
+    found = vqa.answers(images, QUESTIONS, CHOICES)
+    assert found == [search(vqa, *row, beams=5) for row in asked] and max(map(len, found)) == 30
+    assert found != [search(vqa, *row, beams=1) for row in asked]
+
+
+def test_provenance_holds_all_that_decides_an_answer(tmp_path):
+    def loaded(name, **image):
+        (tmp_path / name).mkdir()
+        save_blip(tmp_path / name, **image)
+        return TransformersVQA(f"local-dir:{tmp_path / name}").provenance
+
+    first, again = loaded("a"), loaded("b")
+    assert first == again  # wherever it lies
+    assert first["transform"]["image_mean"] == pytest.approx([0.48145466, 0.4578275, 0.40821073])
+    assert first["decoding"] == {"num_beams": 1, "max_new_tokens": 49}
+    other = loaded("c", image_mean=[0.5, 0.5, 0.5])
+    assert other["transform"]["image_mean"] == [0.5, 0.5, 0.5]
+    assert {k: v for k, v in other.items() if k != "transform"} == {k: v for k, v in first.items() if k != "transform"}
+    assert json.loads(json.dumps(other)) == other
+
+    def changed(file, change):
+        path = tmp_path / "b" / file
+        whole = path.read_text()
+        path.write_text(json.dumps(change(json.loads(whole))))
+        found = TransformersVQA(f"local-dir:{tmp_path / 'b'}").provenance
+        path.write_text(whole)
+        return found
+
+    eps = changed("config.json", lambda c: c | {"vision_config": c["vision_config"] | {"layer_norm_eps": 1e-2}})
+    assert eps["weights"] == first["weights"] and eps["settings"] != first["settings"]
+    cased = changed("tokenizer_config.json", lambda t: t | {"do_lower_case": False})
+    assert cased["settings"] != first["settings"]
 
 
 @pytest.mark.parametrize("name", ["blip", "local-dir:/nowhere/at/all"])
@@ -200,10 +262,17 @@ def test_models_of_another_kind_or_in_part_are_one_sentence(tmp_path):
     from safetensors.torch import load_file, save_file
 
     weights = load_file(tmp_path / "model.safetensors")
-    weights.pop("vision_model.post_layernorm.weight")
-    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
-    with pytest.raises(UserError, match="lacks the weights 'vision_model.post_layernorm.weight'"):
-        TransformersVQA(f"local-dir:{tmp_path}")
+    key = "vision_model.post_layernorm.weight"
+    for change, sentence in (
+        ({key: None}, f"lacks the weights '{key}'"),
+        ({"score.head": torch.ones(2)}, "has weights that the model does not know, 'score.head'"),
+        ({key: torch.full((16,), torch.nan)}, f"holds NaN or infinity in '{key}' .1 such"),
+        ({key: torch.full((16,), torch.inf)}, f"holds NaN or infinity in '{key}'"),
+    ):
+        state = {k: v for k, v in (weights | change).items() if v is not None}
+        save_file(state, tmp_path / "model.safetensors", {"format": "pt"})
+        with pytest.raises(UserError, match=sentence):
+            TransformersVQA(f"local-dir:{tmp_path}")
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(UserError, match="could not be loaded"):
         TransformersVQA(f"local-dir:{tmp_path}")
