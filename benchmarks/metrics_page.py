@@ -1,6 +1,6 @@
 """How far the stand-ins can be trusted: docs/metrics.json and, written from it, docs/metrics.md.
 
-    python -m benchmarks.metrics_page RUN… [--prompts 200] [--speed evaluate_speed.json]
+    python -m benchmarks.metrics_page RUN… [--prompts 200] [--steps 50] [--speed evaluate_speed.json]
     python -m benchmarks.metrics_page --page
 
 On images that finished runs draw, the VQA network's answers are held against those of a checker by colours and
@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from t2ikit.encoders import ASSETS
+from t2ikit.evaluation.sets import Sampling
 from t2ikit.files import read_json, write_json
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,14 +26,14 @@ PAGE = ROOT / "docs" / "metrics.md"
 KINDS = ("object", "color", "shape", "counting", "spatial", "other")
 
 
-def agreement(path: Path, prompts: int) -> dict:
+def agreement(path: Path, how: Sampling) -> dict:
     """Of one run's images by category: questions that network and checker score alike, what each scores, and the
     agreement beyond chance (Cohen's κ) of their scores."""
-    from t2ikit.evaluation.sets import Sampling, image_set
+    from t2ikit.evaluation.sets import image_set
     from t2ikit.metrics.scenes_checker import Checker
     from t2ikit.standins.vqa import StandinVQA
 
-    images = image_set(path, Sampling(prompts=prompts), "cpu", print)
+    images = image_set(path, how, "cpu", print)
     row = {key: k for k, key in enumerate(images.prompts)}
     shown = images.images[[row[q["id"]] for q in images.questions]]
     asked = [q["question"] for q in images.questions], [q["choices"] for q in images.questions]
@@ -131,13 +132,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="*", type=Path)
     parser.add_argument("--prompts", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=50, help="of the sampler")
     parser.add_argument("--speed", type=Path, help="what benchmarks.evaluate_speed printed")
     parser.add_argument("--page", action="store_true", help="write the page from the JSON, measure nothing")
     args = parser.parse_args()
     target = PAGE.with_suffix(".json")
     found = read_json(target) if target.exists() else {"agreement": []}
     if not args.page:
-        fresh = [agreement(path, args.prompts) for path in args.runs]
+        fresh = [agreement(path, Sampling(prompts=args.prompts, steps=args.steps)) for path in args.runs]
         names = {entry["run"] for entry in fresh}
         found["agreement"] = [e for e in found["agreement"] if e["run"] not in names] + fresh
         if args.speed:

@@ -405,6 +405,13 @@ def evaluate(
     ] = None,
     difference: Annotated[float, typer.Option(help="Say how many prompts a difference of this size needs.")] = 0.02,
     export: Annotated[Path | None, typer.Option(help="Also merge the rows into this CSV file.")] = None,
+    sentences: Annotated[
+        str | None,
+        typer.Option(
+            help="TIFA's sentence encoder, minilm or a hub's OWNER/MODEL (default: its authors' beside a published VQA "
+            "model, minilm beside our own)."
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda …")] = "cpu",
     as_json: Json = False,
 ) -> None:
@@ -419,7 +426,7 @@ def evaluate(
         tables.read(export)  # before hours of scoring, not after
     keep = (lambda rows: tables.export(export, rows)) if export else (lambda rows: None)
     how = Sampling(prompts, step, seed, steps, guidance)
-    rows = harness.evaluate(runs, chosen, how, reference, margin, device, say, keep)
+    rows = harness.evaluate(runs, chosen, how, reference, margin, device, sentences, say, keep)
     if as_json:
         return emit(rows)
     columns = ["run", "step", "metric", "value", "low", "high", "n", "versus"]

@@ -66,7 +66,7 @@ def test_true_images_score_high_and_others_low(folder):
     assert "alignment is left out for true: it is measured on a run's weights, not on images." in said
 
     compared = {r["metric"]: r for r in rows if r["versus"]}
-    assert set(compared) == {"tifa", "soft-tifa", "contrastive-v1"}
+    assert set(compared) == {"tifa", "soft-tifa", "soft-tifa-geometric", "contrastive-v1"}
     difference = compared["tifa"]
     assert (difference["run"], difference["versus"]) == ("other", "true")
     assert difference["value"] == pytest.approx(bad["tifa"] - good["tifa"])
@@ -256,6 +256,18 @@ def test_without_a_network_a_published_model_is_one_sentence(folder, monkeypatch
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match="could not be loaded .*give a local copy as local-dir:FOLDER"):
         harness.evaluate([folder()], ["clip:ViT-B-32/laion2b_s34b_b79k"], say=quiet)
+
+
+def test_tifas_sentence_encoder_is_chosen_and_kept_in_the_row(folder, monkeypatch):
+    path = folder(n=2)
+    with pytest.raises(UserError, match="nowhere"):
+        harness.evaluate([path], ["tifa:checker"], sentences="local-dir:nowhere", say=quiet)
+    rows = harness.evaluate([path], ["tifa:checker"], sentences="minilm", say=quiet)
+    assert {r["provenance"]["metric"]["sentences"] for r in rows} == {"minilm"}
+    monkeypatch.setattr(measures, "TransformersVQA", lambda *_: None)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match="all-mpnet-base-v2"):  # the authors' own beside a published model
+        measures.build("tifa:blip-large", "cpu")
 
 
 def test_a_margin_needs_two_runs_and_a_path_must_hold_something(folder, tmp_path):

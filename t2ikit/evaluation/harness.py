@@ -40,6 +40,7 @@ def evaluate(
     reference: Path | None = None,
     margin: float | None = None,
     device: str = "cpu",
+    sentences: str | None = None,
     say: Callable[[str], None] = print,
     keep: Callable[[list[dict[str, Any]]], None] = lambda rows: None,
 ) -> list[dict[str, Any]]:
@@ -71,7 +72,7 @@ def evaluate(
                 continue
             say(f"{found.images.name}: {name}")
             if name not in made:
-                made[name] = build(name, device)
+                made[name] = build(name, device, sentences)
             measure(name, made[name], found, scores, against, device)
             keep(rows + found.rows)
         rows += found.rows

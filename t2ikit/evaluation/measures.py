@@ -34,8 +34,8 @@ from t2ikit.metrics.likelihood import (
 from t2ikit.metrics.preference import HPSv2, ImageReward
 from t2ikit.metrics.scenes_checker import Checker
 from t2ikit.metrics.statistics import interval
-from t2ikit.metrics.tifa import TIFA
-from t2ikit.metrics.vqa import TransformersVQA
+from t2ikit.metrics.tifa import TIFA, TINY, Sentences
+from t2ikit.metrics.vqa import VQA, TransformersVQA
 from t2ikit.objectives import DDPM, RectifiedFlow
 from t2ikit.probe import make_probe, others
 from t2ikit.standins.contrastive import ContrastiveScore
@@ -47,6 +47,7 @@ from t2ikit.train.journal import commit
 PROBE = 256  # images at most that alignment is measured on
 LATENTS, CHAIN, SOLVER = 64, 64, 20  # images of bound and likelihood; timesteps of the bound; steps of the ODE's solver
 FEWEST = 20  # images for FD∞
+AUTHORS_SENTENCES = "sentence-transformers/all-mpnet-base-v2"  # of TIFA, for the nearest choice
 
 
 @cache
@@ -82,13 +83,17 @@ class Scored:
         self.add(metric, interval(scores) | {"spread": spread} | more, provenance)
 
 
-def build(name: str, device: str) -> Any:
-    """What the metric called `name` needs, loaded once for all sets."""
+def build(name: str, device: str, sentences: str | None = None) -> Any:
+    """What the metric called `name` needs, loaded once for all sets; of TIFA the VQA model and the sentence encoder:
+    by default the authors' beside a published model, the kit's MiniLM beside its own."""
     kind, _, which = name.partition(":")
+    own = {"tifa": lambda: StandinVQA(device=device), "tifa:checker": Checker}
+    if name in own:
+        return own[name](), Sentences(sentences or "minilm")
     if kind == "cmmd":
         return CLIPScore(which, device)
     makers = {
-        "tifa": lambda: TransformersVQA(which, device),
+        "tifa": lambda: (TransformersVQA(which, device), Sentences(sentences or AUTHORS_SENTENCES)),
         "fidelity": lambda: features(which or "efficientnet-lite0", device),
         "contrastive": lambda: ContrastiveScore(device=device),
         "clip": lambda: CLIPScore(which, device),
@@ -97,15 +102,14 @@ def build(name: str, device: str) -> Any:
         "alignment": lambda: None,
         "likelihood": lambda: None,
     }
-    own = {"tifa": lambda: StandinVQA(device=device), "tifa:checker": Checker}
-    return own.get(name, makers[kind])()
+    return makers[kind]()
 
 
 def measure(name: str, part: Any, found: Scored, scores: Scores, against: Tensor | None, device: str) -> None:
     """Add the metric's rows to `found`; `part` is what `build` made, `against` the images of fidelity's reference."""
     match name.partition(":")[0]:
         case "tifa":
-            tifa(found, part, scores)
+            tifa(found, *part, scores)
         case "fidelity":
             distances(found, part, found.images.truth if against is None else against, scores)
         case "cmmd":
@@ -128,10 +132,10 @@ def prompted(found: Scored, metric: PromptMetric, scores: Scores) -> None:
     found.add_scores(metric.name, [float(v[0]) for v in values], metric.provenance)
 
 
-def tifa(found: Scored, vqa: Any, scores: Scores) -> None:
+def tifa(found: Scored, vqa: VQA, sentences: Sentences, scores: Scores) -> None:
     """TIFA and Soft-TIFA, accuracies by type, and the floor (each prompt asked of an image of another); of a run also
     the ceiling (reconstructions of the true images) and the score between the two, both held fixed."""
-    metric, images = TIFA(vqa, found.images.questions, soft=True), found.images.images
+    metric, images = TIFA(vqa, found.images.questions, sentences, soft=True), found.images.images
     about = [metric.questions[key] for key in found.images.prompts]
 
     def answered(shown: Tensor, name: str) -> list[np.ndarray]:
@@ -149,8 +153,10 @@ def tifa(found: Scored, vqa: Any, scores: Scores) -> None:
     name = "tifa" if isinstance(vqa, StandinVQA) else f"tifa:{vqa.name}"
     got = answered(images, name)
     right = np.array([x[0].mean() for x in got])
-    found.add_scores(name, right, metric.provenance, stdev=float(right.std()))
-    found.add_scores(f"soft-{name}", [x[1].mean() for x in got], metric.provenance)
+    found.add_scores(name, right, metric.provenance, stdev=float(right.std(ddof=1)) if len(right) > 1 else None)
+    found.add_scores(f"soft-{name}", [x[1].mean() for x in got], metric.provenance | {"mean": "arithmetic"})
+    geometric = [float(np.exp(np.log(np.maximum(x[1], TINY)).mean())) for x in got]
+    found.add_scores(f"soft-{name}-geometric", geometric, metric.provenance | {"mean": "geometric"})
     kinds = [np.array([q["element_type"] for q in some]) for some in about]
     for kind in sorted({k for some in kinds for k in some}):
         shares = [(x[0][some == kind].mean(), (some == kind).sum()) for x, some in zip(got, kinds, strict=True)
