@@ -126,7 +126,8 @@ def optimum() -> str:
 
 def falling() -> str:
     return told(verdicts_of([
-        dit_verdicts.exponent("D3", incontext("loss"), "loss_opt", "loss"), dit_verdicts.falls("D3", incontext(), "validation loss"),
+        dit_verdicts.exponent("D3", incontext("loss"), "loss_opt", "loss"),
+        dit_verdicts.falls("D3", incontext(), "validation loss"),
     ]))  # fmt: skip
 
 

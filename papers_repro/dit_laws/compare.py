@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -123,4 +124,21 @@ def predict(p: Profile, further: IsoFlop, far: Profile) -> pd.DataFrame:
             "N (parameters)": at.N, "D (tokens)": at.D, "predicted": float(law.predict(at.N, at.D)) if law else None,
             "low": low, "high": high, "measured": known["mean"], "n": int(known["size"]),
         })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def read_foretold(path: Path) -> pd.DataFrame:
+    """What `papers_repro.dit_laws.predict` wrote down before runs were trained; empty before that."""
+    columns = ["tier", "backbone", "C (FLOPs)", "predicted", "low", "high"]
+    return pd.read_csv(path) if path.exists() else pd.DataFrame(columns=columns)
+
+
+def as_foretold(beyond: pd.DataFrame, foretold: pd.DataFrame, tier: str) -> pd.DataFrame:
+    """`predict`'s rows with the prediction as it was written down before training, where it was; `foretold` says so."""
+    of_tier = foretold[foretold["tier"] == tier].set_index("backbone")
+    rows = []
+    for row in beyond.to_dict("records"):
+        at = of_tier.loc[row["backbone"]] if row["backbone"] in of_tier.index else None
+        same = at is not None and np.isclose(at["C (FLOPs)"], row["C (FLOPs)"], rtol=0.01)
+        rows.append(row | ({k: at[k] for k in ("predicted", "low", "high")} if same else {}) | {"foretold": bool(same)})
     return pd.DataFrame(rows)

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from papers_repro.dit_laws import compare, plots, profiles, scores, studies, verdicts
+from papers_repro.dit_laws import compare, plots, predict, profiles, scores, studies, verdicts
 from t2ikit import batch
 from t2ikit.errors import UserError
 from t2ikit.isoflop import SAME
@@ -146,6 +146,30 @@ def test_the_largest_budget_and_a_far_run_are_predicted():
         beyond = compare.predict(OURS, studies.FURTHER, at)
         assert beyond["decades beyond"].tolist() == pytest.approx([np.log10(5)])
         assert [r["verdict"] for r in verdicts.far("D5", beyond, "tiny")] == [expected]
+
+
+def test_the_far_run_is_foretold_once_and_before_it_is_trained(tmp_path, monkeypatch):
+    far = profile_of(studies.FURTHER, "far")
+    trained = {"far run": replace(far, table=far.table.iloc[:0])}
+    monkeypatch.setattr(predict, "FILE", tmp_path / "predicted.csv")
+    monkeypatch.setattr(profiles, "profile", lambda study, rows, tier, label, y: trained.get(label, OURS))
+    predict.main("tiny")
+    kept = compare.read_foretold(predict.FILE)
+    assert kept["backbone"].tolist() == far.table["backbone"].tolist() and kept["points"].item() == len(OURS.table)
+    with pytest.raises(UserError, match="foretold or measured already"):
+        predict.main("tiny")
+    law = kept.iloc[0]
+    value = law["E"] + law["A"] / law["N (parameters)"] ** law["alpha"] + law["B"] / law["D (tokens)"] ** law["beta"]
+    assert value == pytest.approx(law["predicted"], rel=1e-5)  # anyone can compute it from the row
+
+    later = compare.predict(OURS, studies.FURTHER, far).assign(predicted=9.0, low=8.0, high=10.0)  # of a later law
+    told = compare.as_foretold(later, kept, "tiny")
+    assert told["foretold"].all() and told["predicted"].item() == pytest.approx(law["predicted"])
+    assert compare.as_foretold(later, kept.iloc[:0], "tiny")["predicted"].item() == 9.0
+    trained["far run"] = far
+    predict.FILE.unlink()
+    with pytest.raises(UserError, match="foretold or measured already"):
+        predict.main("tiny")
 
 
 def test_a_known_floor_is_covered_or_not():
