@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from t2ikit import runs
+from t2ikit.config import TIERS
 from t2ikit.errors import NotebookFailed, UserError, choose
 from t2ikit.execution import execute, read, status, status_path, to_stderr
 from t2ikit.executors import EXECUTORS, Job
@@ -44,6 +45,7 @@ def reproduce(
     does not stop the others, and is named at the end.
     """
     run = EXECUTORS[choose("executor", executor, EXECUTORS)]
+    choose("tier", tier, TIERS)
     folder = Path(out) if out is not None else runs.home() / "reports"
     jobs = []
     for figure in dict.fromkeys(figures):

@@ -174,6 +174,12 @@ def study(
     rates: Annotated[
         bool, typer.Option("--rates", help="isoFLOP studies: sweep each size's rate instead, {½, 1, 2} × its own.")
     ] = False,
+    optimum: Annotated[
+        Path | None,
+        typer.Option(
+            help="isoFLOP studies, for more seeds: at each budget only the size that is best in this folder of results."
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the grid and its cost, and train nothing.")] = False,
     gpu: Annotated[
         str | None,
@@ -198,21 +204,35 @@ def study(
     known = studies()
     if name is None:
         for each in known.values():
-            print(f"{each.name:<32}{each.title}")
+            print(f"{each.name:<36}{each.title}")
         return
     chosen = known[choose("study", name, known)]
     try:
-        numbers = [int(seed) for seed in seeds.split(",")]
+        numbers = list(dict.fromkeys(int(seed) for seed in seeds.split(",")))
     except ValueError:
         raise UserError(f"--seeds {seeds!r} are no whole numbers: write them as --seeds 0,1,2.") from None
-    if rates and not hasattr(chosen, "rate_runs"):
-        raise UserError(f"{name} is no isoFLOP study, so it has no sweep of rates: leave --rates out.")
-    wanted = chosen.rate_runs(tier, numbers[0]) if rates else chosen.runs(tier, numbers)
+    if (rates or optimum) and not hasattr(chosen, "rate_runs"):
+        raise UserError(f"{name} is no isoFLOP study: leave --rates and --optimum out.")
+    if rates and optimum:
+        raise UserError("A sweep of rates has no optimum: give either --rates or --optimum.")
+    if save and not rates:
+        raise UserError("--save keeps a sweep of rates: give --rates too, or --export to keep runs.")
+    if not 0 < mfu <= 1:
+        raise UserError(f"A model FLOPs utilisation of {mfu:g} is not possible: choose a share above 0, up to 1.")
+    if rates:
+        wanted = chosen.rate_runs(tier, numbers)
+    elif optimum:
+        wanted = chosen.optimum_runs(results.read_committed(optimum), tier, numbers)
+    else:
+        wanted = chosen.runs(tier, numbers)
     gpus = [gpu] if gpu else ["H100", "H200"] if tier == "paper" else []
     speeds = {name: hardware.gpu(name).peak * mfu for name in gpus} or {"own": hardware.gemm_peak("fp32") * mfu}
     of_runs = costs(wanted, next(iter(speeds.values())))
-    say(f"Hours are of one {' or '.join(gpus) or 'machine like this'} at an MFU of {mfu:g}.")
-    if hasattr(chosen, "budget_costs") and not rates:
+    say(
+        f"Hours are of one {' or '.join(gpus) or 'machine like this'} at an MFU of {mfu:g}: a budget's by C = 6 N D, a "
+        "run's by its exact FLOPs."
+    )
+    if hasattr(chosen, "budget_costs") and not (rates or optimum):
         print(chosen.budget_costs(tier, speeds).to_string(index=False, float_format="{:.4g}".format), "\n")
     print(of_runs.to_string(index=False, float_format="{:.4g}".format))
     print(f"{len(of_runs)} runs, {of_runs['hours'].sum():.4g} hours in all.")
@@ -222,6 +242,8 @@ def study(
     folders = [f for f in trained(wanted, root) if f] if dry_run else train_apart(wanted, root)
     if export:
         say(f"{results.export(folders, export)} of {len(wanted)} runs are in {export}.")
+        if folders and hasattr(chosen, "export_points") and not rates:
+            say(f"The study's points are in {chosen.export_points(export, tier)}.")
     if dry_run:
         return
     for folder in folders:

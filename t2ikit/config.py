@@ -84,6 +84,11 @@ class RunConfig:
             _between("betas", beta, 0, 0.999999)
         _between("probe_images", self.probe_images, 2, 65536)
 
+    @property
+    def setting(self) -> str:
+        """Digest of all but backbone, seed and rate: runs of one comparison share it."""
+        return digest({k: v for k, v in dataclasses.asdict(self).items() if k not in ("backbone", "seed", "lr")})
+
 
 @dataclass(frozen=True)
 class Budget:

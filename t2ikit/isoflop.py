@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pandas as pd
 
 from t2ikit.config import Budget, RunConfig
 from t2ikit.errors import UserError, choose
+from t2ikit.files import write_atomic
 from t2ikit.models import zoo
 from t2ikit.results import Results, combine, read_committed, read_live
 from t2ikit.runs import home
@@ -21,6 +23,7 @@ from t2ikit.workers import train_apart
 
 FACTORS = (0.5, 1.0, 2.0)  # of a size's rate, in its sweep
 MEASURED = ("loss", "val_loss", "val_loss_se", "val_loss_averaged", "caption_gap", "caption_gap_se", "flip_accuracy")
+SETTING = ("world", "captions", "batch", "resolution")  # of a file of rates
 # columns that say whether a run is a study's
 SAME = ("world", "tier", "lr", "batch", "captions", "codec", "precision", "resolution", "objective")
 
@@ -102,10 +105,13 @@ class IsoFlop:
         tokens, flops = images * cost.tokens, images * cost.flops_train
         return Point(backbone, c, cost.params, cost.params_per_token, tokens, steps, images, flops)
 
-    def runs(self, tier: str, seeds: Sequence[int] = (0,)) -> list[tuple[RunConfig, Budget]]:
-        """One run a size and seed, to its largest budget and evaluated at each; the cheapest first."""
-        steps: dict[str, list[int]] = {}
-        for p in sorted(self.points(tier), key=lambda p: p.flops_exact):
+    def runs(
+        self, tier: str, seeds: Sequence[int] = (0,), points: Sequence[Point] | None = None
+    ) -> list[tuple[RunConfig, Budget]]:
+        """One run a size and seed, to its largest budget and evaluated at each (of `points`, default: all), and at the
+        fewest steps, where a sweep of rates compares it; the cheapest first."""
+        fewest, steps = self.at(tier).least_steps, {}
+        for p in sorted(points or self.points(tier), key=lambda p: p.flops_exact):
             steps.setdefault(p.backbone, []).append(p.steps)
         runs = []
         for seed in seeds:
@@ -116,15 +122,33 @@ class IsoFlop:
                         f"A warm-up of {config.warmup} steps is more than a tenth of {backbone}'s {min(at)}: set a "
                         "shorter warmup or more least_steps."
                     )
-                runs.append((config, replace(budget, steps=max(at), eval_every=max(at), eval_at=tuple(at))))
+                asked = tuple(sorted({fewest, *at}))
+                runs.append((config, replace(budget, steps=max(at), eval_every=max(at), eval_at=asked)))
         return runs
 
-    def rate_runs(self, tier: str, seed: int = 0) -> list[tuple[RunConfig, Budget]]:
+    def optimum_runs(
+        self, results: Results, tier: str, seeds: Sequence[int], y: str = "val_loss_averaged"
+    ) -> list[tuple[RunConfig, Budget]]:
+        """Runs of other seeds where they tell most: at each budget the size with the lowest measured `y`, trained to
+        the largest of its budgets. UserError before every budget has three sizes or more."""
+        table = self.table(results, tier).dropna(subset=[y])
+        sizes = table.groupby("C")["backbone"].nunique().reindex(self.at(tier).budgets, fill_value=0)
+        if (short := sizes[sizes < 3]).size:
+            raise UserError(
+                f"{self.name} has {short.iloc[0]} sizes at {short.index[0]:g} FLOPs, so its optimum is not known: "
+                "train and export the study first."
+            )
+        mean = table.groupby(["C", "backbone"])[y].mean()
+        best = {backbone: c for c, backbone in sorted(mean.groupby("C").idxmin())}  # the largest budget of each
+        kept = [p for p in self.points(tier) if p.backbone in best and p.C <= best[p.backbone]]
+        return self.runs(tier, seeds, kept)
+
+    def rate_runs(self, tier: str, seeds: Sequence[int] = (0,)) -> list[tuple[RunConfig, Budget]]:
         """The sweep of each size's rate, `factors` × its own, over the fewest steps that a point may have."""
         steps = self.at(tier).least_steps
         sizes = dict.fromkeys(p.backbone for p in self.points(tier))
         runs = []
-        for backbone in sizes:
+        for seed, backbone in product(seeds, sizes):
             rate = self.config(backbone, tier)[0].lr
             for factor in self.at(tier).factors:
                 config, budget = self.config(backbone, tier, seed, lr=rate * factor)
@@ -151,6 +175,13 @@ class IsoFlop:
         `caption_gap`. A run that is committed and live is taken as committed."""
         return self.measured(results, self.points(tier), tier)
 
+    def export_points(self, folder: Path, tier: str) -> Path:
+        """Keep `table` of the runs that `folder` holds as points/NAME-TIER.csv there: what `t2ikit fit` reads."""
+        path = folder / "points" / f"{self.name}-{tier}.csv"
+        table = self.table(read_committed(folder), tier).drop(columns="source").sort_values(["C", "N", "seed"])
+        write_atomic(path, table.to_csv(index=False, float_format="%.7g").encode())
+        return path
+
     def sweep(self, results: Results, tier: str) -> pd.DataFrame:
         """What a rate sweep has measured, in the same columns, and `above`: the validation loss's relative distance to
         that of the backbone's best rate of the same seed."""
@@ -169,13 +200,15 @@ class IsoFlop:
         def ours(row: Any) -> bool:
             config = own[row.backbone]
             rate = np.isclose(row.lr, rates or [config.lr], rtol=1e-5).any()  # CSV keeps seven digits
-            return rate and all(getattr(row, key, None) == getattr(config, key) for key in SAME if key != "lr")
+            named = all(getattr(row, key, None) == getattr(config, key) for key in SAME if key != "lr")
+            whole = getattr(row, "setting", None)  # rows of older versions have none
+            return rate and named and (not isinstance(whole, str) or whole == config.setting)
 
         runs = runs[np.array([ours(row) for row in runs.itertuples()], bool)]
         loss = {"step": "steps", "loss": "loss_interval", "loss_ema": "loss"}
-        settings = runs.reindex(columns=["run", "source", "lr", "batch", "captions"])
+        settings = runs.reindex(columns=["run", "source", "lr", "batch", "captions", "resolution"])
         curves = results.curves.rename(columns=loss).merge(settings, on=["run", "source"])
-        columns = ["world", "seed", "run", "lr", "batch", "captions", *MEASURED, "loss_space", "source"]
+        columns = ["world", "seed", "run", "lr", "batch", "captions", "resolution", *MEASURED, "loss_space", "source"]
         curves = curves.reindex(columns=["backbone", "steps", *columns]).astype(
             {"steps": int} | dict.fromkeys(("lr", *MEASURED), float)
         )
@@ -189,18 +222,24 @@ class IsoFlop:
         """The committed rows at `tier`, and the live ones of this study (of its rate sweep), trained where missing."""
         parts = [read_committed(committed).select(tier=tier)]
         if live:
-            wanted = self.rate_runs(tier, seeds[0]) if rates else self.runs(tier, seeds)
+            wanted = self.rate_runs(tier, seeds) if rates else self.runs(tier, seeds)
             parts.append(read_live(train_apart(wanted, home() / "runs")))
         return combine(parts)
 
 
 def save_rates(path: Path, table: pd.DataFrame) -> None:
     """Keep a `sweep` as CSV, for `read_rates`. Rates that an earlier sweep of as many steps tried stay beside it, the
-    same rate and seed is replaced, and so are a backbone's rows of another length or world."""
+    same rate and seed is replaced, and so are a backbone's rows of another length. One file is of one setting: a sweep
+    on another world, or with other captions, batch or resolution, is refused."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    table = table[["tier", "backbone", "world", "seed", "lr", "steps", "val_loss", "loss", "above"]]
+    table = table[["tier", "backbone", *SETTING, "seed", "lr", "steps", "val_loss", "loss", "above"]]
     if path.exists():
-        older, size, sweep = pd.read_csv(path), ["tier", "backbone"], ["tier", "backbone", "world", "steps"]
+        older, size, sweep = pd.read_csv(path), ["tier", "backbone"], ["tier", "backbone", "steps"]
+        for tier, of in table.groupby("tier"):
+            both = pd.concat([older[older["tier"] == tier], of])[list(SETTING)].astype(str).drop_duplicates()
+            if len(both) > 1:
+                old, new = (" ".join(both.iloc[k]) for k in (0, -1))
+                raise UserError(f"{path} keeps rates of {old}, and these are of {new}: name another file.")
         own, same = (older.set_index(k).index.isin(table.set_index(k).index) for k in (size, sweep))
         table = pd.concat([older[~own | same], table]).drop_duplicates([*sweep, "seed", "lr"], keep="last")
     best = table.groupby(["tier", "backbone", "seed"])["val_loss"].transform("min")
@@ -209,10 +248,13 @@ def save_rates(path: Path, table: pd.DataFrame) -> None:
 
 
 def read_rates(path: Path) -> dict[tuple[str, str], float]:
-    """The best rate, by the mean over seeds, of each tier and backbone whose sweep is kept in `path`; none where there
-    is no file."""
+    """The best rate, by the mean over seeds, of each tier and backbone whose sweep is kept in `path`: of the rates that
+    most seeds have tried; none where there is no file."""
     if not path.exists():
         return {}
-    table = pd.read_csv(path).groupby(["tier", "backbone", "lr"], as_index=False)["val_loss"].mean()
+    table = (
+        pd.read_csv(path).groupby(["tier", "backbone", "lr"], as_index=False).agg({"val_loss": "mean", "seed": "size"})
+    )
+    table = table[table["seed"] == table.groupby(["tier", "backbone"])["seed"].transform("max")]
     best = table.loc[table.groupby(["tier", "backbone"])["val_loss"].idxmin()]
     return dict(zip(zip(best["tier"], best["backbone"], strict=True), best["lr"], strict=True))

@@ -80,7 +80,7 @@ def read_committed(folder: Path) -> Results:
     """The tables that `export` wrote, source `committed`; empty where there are none yet."""
     if not (folder / "runs.csv").exists():
         return combine([], "committed")
-    text = dict.fromkeys(OF_RUN, str) | {"seed": int}  # a hash of digits alone is no number
+    text = dict.fromkeys((*OF_RUN, "setting"), str) | {"seed": int}  # a hash of digits alone is no number
     tables = []
     for path in (folder / "runs.csv", folder / "curves.csv"):
         try:

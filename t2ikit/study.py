@@ -124,7 +124,9 @@ class Study:
         """Whether the run of this row of the table was trained as the study trains: sweeps of the rate are not."""
         config, _ = preset(row.backbone, row.world, row.tier, **self.settings)
         keys = ("lr", "batch", "captions", "codec", "precision")
-        return all(getattr(row, key) == getattr(config, key) for key in keys)
+        whole = getattr(row, "setting", None)  # rows of older versions have none
+        named = all(getattr(row, key) == getattr(config, key) for key in keys)
+        return named and (not isinstance(whole, str) or whole == config.setting)
 
     def train(
         self,

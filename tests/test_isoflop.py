@@ -14,7 +14,7 @@ from t2ikit.errors import UserError
 from t2ikit.isoflop import Grid, IsoFlop, read_rates, save_rates
 from t2ikit.models import zoo
 from t2ikit.objectives import objective, sample_losses
-from t2ikit.results import Results, combine, read_live
+from t2ikit.results import Results, combine, export, read_live
 from t2ikit.study import costs
 from t2ikit.workers import train_apart
 
@@ -28,7 +28,8 @@ def with_grid(**changes):
 
 def as_results(runs, step, losses, source="live"):
     """Evaluations at `step`, one a run, as tables."""
-    of_run = [{k: getattr(c, k) for k in ("backbone", "world", "tier", "seed", *isoflop.SAME)} for c, _ in runs]
+    names = ("backbone", "world", "tier", "seed", "setting", *isoflop.SAME)
+    of_run = [{k: getattr(c, k) for k in names} for c, _ in runs]
     rows = [r | {"run": f"{r['backbone']}@{r['lr']:.2g}", "loss_space": "s", "source": source} for r in of_run]
     curves = [r | {"step": step, "val_loss": v, "loss": v, "loss_ema": v} for r, v in zip(rows, losses, strict=True)]
     keys = ("run", "source", "backbone", "world", "tier", "seed", "loss_space")
@@ -51,7 +52,7 @@ def test_every_point_of_paper_d_s_grid_has_its_steps(tier):
     assert all(grid.least_steps <= p.steps <= grid.most_steps for p in points)
     if tier != "smoke":
         assert grid.least_steps == 1000
-        assert min(sum(p.C == c for p in points) for c in studies.BUDGETS[tier]) >= (2 if tier == "small" else 5)
+        assert min(sum(p.C == c for p in points) for c in studies.BUDGETS[tier]) >= 5
 
 
 def test_a_size_is_trained_once_for_all_its_budgets():
@@ -59,7 +60,7 @@ def test_a_size_is_trained_once_for_all_its_budgets():
     assert [(c.backbone, c.seed) for c, _ in runs] == [(b, s) for s in (0, 1) for b in GRID.backbones]
     for config, budget in runs:
         steps = [p.steps for p in STUDY.points("smoke") if p.backbone == config.backbone]
-        assert (budget.eval_at, budget.steps) == (tuple(steps), max(steps))
+        assert (budget.eval_at, budget.steps) == ((5, *steps), max(steps))  # 5: where rates are swept
 
 
 def test_a_budget_that_buys_too_few_steps_is_one_sentence():
@@ -83,6 +84,13 @@ def test_a_study_trained_gives_the_table_of_a_law(home):
     assert set(zip(table["backbone"], table["C"], table["steps"], strict=True)) == expected
     assert table[["loss", "val_loss", "val_loss_averaged"]].notna().all().all()
     assert (table["val_loss"] != table["val_loss_averaged"]).all()
+    export(folders, home / "results")
+    kept = pd.read_csv(study.export_points(home / "results", "smoke"))  # anyone can fit it
+    pd.testing.assert_frame_equal(
+        kept[["C", "N", "D", "steps", "loss", "val_loss_averaged"]].sort_values(["C", "N"], ignore_index=True),
+        table[["C", "N", "D", "steps", "loss", "val_loss_averaged"]].sort_values(["C", "N"], ignore_index=True),
+        check_dtype=False, rtol=1e-6,
+    )  # fmt: skip
     other = replace(study, rates={("smoke", "incontext-d2-w32"): 5e-4})  # runs of another rate are no points of it
     assert set(other.table(read_live(folders), "smoke")["backbone"]) == {"incontext-d2-w64"}
 
@@ -109,6 +117,7 @@ def test_the_best_rate_of_a_sweep_is_kept_and_read(tmp_path):
 
 def test_a_sweep_around_another_rate_keeps_what_the_first_one_tried(tmp_path):
     path, row = tmp_path / "rates.csv", {"tier": "tiny", "backbone": "a", "world": "w", "seed": 0, "loss": 1.0}
+    row |= {"captions": "medium", "batch": 8, "resolution": 64}
 
     def swept(steps=5, **losses):
         rows = [row | {"lr": float(lr), "steps": steps, "val_loss": loss, "above": 0} for lr, loss in losses.items()]
@@ -123,6 +132,27 @@ def test_a_sweep_around_another_rate_keeps_what_the_first_one_tried(tmp_path):
     assert swept(7, **{"1e-3": 0.3})["lr"].tolist() == [1e-3]  # of another length: not to be compared
 
 
+def test_a_file_of_rates_is_of_one_setting_and_seeds_that_tried_less_decide_nothing(tmp_path):
+    path = tmp_path / "rates.csv"
+    first = STUDY.sweep(as_results(STUDY.rate_runs("smoke"), 5, [0.9, 0.8, 0.7] * 2), "smoke")
+    save_rates(path, first)
+    with pytest.raises(UserError, match="keeps rates of scenes medium 4 64, and these are of scenes dense 4 64"):
+        save_rates(path, first.assign(captions="dense"))
+    assert len(pd.read_csv(path)) == 6
+    # the second seed lacks the rate that was best, and lies lower as a whole
+    second = first[first["lr"] < 2e-3].assign(seed=1, val_loss=[0.1, 0.3] * 2)
+    save_rates(path, second)
+    assert set(read_rates(path).values()) == {5e-4}
+    assert {c.seed for c, _ in STUDY.rate_runs("smoke", (0, 1))} == {0, 1}
+
+
+def test_a_study_is_evaluated_where_its_sweep_of_rates_is(home):
+    """The sweep's run at a size's own rate is the study's: whichever comes first serves both."""
+    (config, budget), *_ = STUDY.runs("smoke")
+    swept = next((c, b) for c, b in STUDY.rate_runs("smoke") if c == config)
+    assert set(swept[1].eval_at) <= set(budget.eval_at)
+
+
 @pytest.mark.parametrize(
     "changed",
     [
@@ -132,6 +162,8 @@ def test_a_sweep_around_another_rate_keeps_what_the_first_one_tried(tmp_path):
         {"world": "pictograms"},
         {"resolution": 128},
         {"objective": "rf-uniform"},
+        {"betas": (0.9, 0.99)},
+        {"caption_dropout": 0.0},
     ],
 )
 def test_runs_of_another_setting_are_no_points(changed):
@@ -199,3 +231,14 @@ def test_an_unknown_study_and_seeds_that_are_none(home):
     assert isinstance(unknown.exception, UserError) and "Unknown study 'fig99'" in str(unknown.exception)
     words = CliRunner().invoke(app, ["study", "fig03", "--seeds", "a"])
     assert isinstance(words.exception, UserError) and "--seeds 'a' are no whole numbers" in str(words.exception)
+    figure = CliRunner().invoke(app, ["study", "fig03", "--optimum", str(home)])
+    assert isinstance(figure.exception, UserError) and "is no isoFLOP study" in str(figure.exception)
+    untrained = CliRunner().invoke(app, ["study", "isoflop-incontext-scenes", "--optimum", str(home), "--seeds", "1"])
+    assert isinstance(untrained.exception, UserError) and "0 sizes at 3e+12 FLOPs" in str(untrained.exception)
+    for options, sentence in (
+        (["--gpu", "H100", "--mfu", "0"], "utilisation of 0 is not possible: choose a share above 0, up to 1"),
+        (["--save", "x.csv"], "--save keeps a sweep of rates: give --rates too"),
+        (["--rates", "--optimum", "."], "give either --rates or --optimum"),
+    ):
+        done = CliRunner().invoke(app, ["study", "isoflop-incontext-scenes", "--dry-run", *options])
+        assert isinstance(done.exception, UserError) and sentence in str(done.exception)

@@ -3,8 +3,8 @@
 With 8 images a batch the squared gradients are noisy, and the usual 0.999 need not be best (Porian et al. 2024,
 arXiv 2406.19146). One size in the middle of the grid, at the tier's rate, over twice the fewest steps that a point may
 have; the lowest validation loss of the averaged weights wins, as the profiles are fitted to it. results/beta2.csv keeps
-what came out, and a test holds `studies.SETTINGS` to the best. One seed, and before the rates were swept: this size's
-own rate turned out four times as large.
+what came out, and a test holds `studies.SETTINGS` to the best, which is the largest candidate. One seed, and before the
+rates were swept: this size's own rate turned out four times as large.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from papers_repro.dit_laws import studies
-from t2ikit.errors import UserError
+from t2ikit.errors import UserError, choose
 from t2ikit.isoflop import IsoFlop
 from t2ikit.laws import fit_isoflop, fit_power
 from t2ikit.laws.isoflop import IsoflopFit
@@ -43,6 +43,11 @@ class Profile:
         """Budgets whose parabola has a vertex inside the grid."""
         return [b for b in self.fit.budgets if b.in_law] if self.fit else []
 
+    @property
+    def unswept(self) -> list[str]:
+        """Its sizes that train at the tier's rate, for none was found by a sweep."""
+        return [b for b in dict.fromkeys(self.table["backbone"]) if (self.tier, b) not in self.study.rates]
+
     def law(self, name: str) -> PowerFit | None:
         return getattr(self.fit, name) if self.fit else None
 
@@ -60,6 +65,8 @@ class Profile:
         one = ": the spread of seeds is unknown" if seeds.max() == 1 else ""
         sources = " and ".join(sorted(self.table["source"].unique()))
         text = f"{self.label}: {have} of {points} grid points measured ({sources}), {n} seed(s) a point{one}."
+        if self.unswept:
+            text += f" The rates of {len(self.unswept)} sizes were not swept, {self.unswept[0]} the first."
         return f"{text} {self.why}".strip() if len(self.study.at(self.tier).budgets) > 1 else text
 
 
@@ -78,6 +85,9 @@ def profile(study: IsoFlop, rows: Results, tier: str, label: str, y: str = "val_
 
 def fitted(study: IsoFlop, table: pd.DataFrame, tier: str, label: str, y: str) -> Profile:
     """The same from a table in memory."""
+    from papers_repro.dit_laws.scores import UNITS
+
+    choose("loss", y, dict.fromkeys([*LOSSES, *UNITS]))
     table = table.dropna(subset=[y]) if y in table else table.iloc[:0]
     one_loss_space(table)
     if table.empty:
@@ -179,7 +189,8 @@ def laws(profiles: Sequence[Profile], published: Sequence = ()) -> pd.DataFrame:
 
 
 def conventions(p: Profile) -> list[dict]:
-    """N_opt's law under the other ways of counting: at each vertex N and C are those of a model of that size."""
+    """The three laws under the other ways of counting: at each vertex N and C are those of a model of that size; D, the
+    tokens, and the loss stay."""
     if p.law("n_opt") is None:
         return []
     at = p.table.drop_duplicates(["backbone", "C"]).sort_values("N")
@@ -188,14 +199,17 @@ def conventions(p: Profile) -> list[dict]:
         "6ND, per-token parameters": ("N_token", lambda t: t["C"] * t["N_token"] / t["N"]),
         "exact FLOPs": ("N", lambda t: t["flops_exact"]),
     }.items():
-        n, c = [], []
+        found: dict[str, list[float]] = {name: [] for name in ("C", *LAWS)}
         for b in p.usable:
             of = at[np.isclose(at["C"], b.C, rtol=0.1)]
             x = np.log(of["N"].to_numpy(float))
-            value = [np.exp(np.interp(np.log(b.N_opt), x, np.log(v.to_numpy(float)))) for v in (of[n_column], c_of(of))]
-            n.append(value[0]), c.append(value[1])
-        law = fit_power(np.array(c), np.array(n))
-        rows.append({"of": p.label, "law": LAWS["n_opt"], "counting": counting} | _numbers(law))
+            n, c = (np.exp(np.interp(np.log(b.N_opt), x, np.log(v.to_numpy(float)))) for v in (of[n_column], c_of(of)))
+            values = {"C": c, "n_opt": n, "d_opt": b.C / (6 * b.N_opt), "loss_opt": b.loss}
+            for name, value in values.items():
+                found[name].append(value)
+        c = np.array(found.pop("C"))
+        fits = {name: fit_power(c, np.array(values)) for name, values in found.items()}
+        rows += [{"of": p.label, "law": LAWS[name], "counting": counting} | _numbers(f) for name, f in fits.items()]
     return rows
 
 

@@ -16,7 +16,10 @@ RATES = RESULTS / "rates.csv"
 SIZES = {
     "smoke": ((2, 32), (4, 32), (2, 64), (2, 96)),
     "tiny": ((2, 32), (4, 32), (2, 64), (3, 64), (2, 96), (3, 96), (3, 128), (4, 160), (5, 192), (6, 256)),
-    "small": ((3, 128), (4, 160), (5, 192), (5, 256), (6, 320), (7, 448), (8, 576), (9, 768)),
+    "small": (
+        (3, 128), (4, 160), (5, 192), (5, 256), (6, 320), (7, 448), (8, 576), (9, 768), (10, 1024), (12, 1280),
+        (13, 1600)
+    ),
     "paper": (
         (2, 192), (3, 256), (4, 320), (5, 448), (6, 576), (8, 768), (10, 1024), (12, 1280), (14, 1984), (15, 2368)
     ),
@@ -44,7 +47,7 @@ SHAPES = {
 }
 # far beyond the largest budget, a size near where the law puts the optimum: to be predicted before it is trained
 FAR = {"smoke": (6e10, (3, 96)), "tiny": (5e14, (6, 256)), "small": (5e17, (9, 768)), "paper": (1.5e21, (15, 2304))}
-# rates as multiples of the tier's: around it, and well outside
+# rates as multiples of each size's own: around it, and well outside
 FACTORS = (1 / 16, 1 / 4, 1 / 2, 1, 2, 4, 16)
 
 

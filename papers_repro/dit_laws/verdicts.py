@@ -25,14 +25,14 @@ FLAT = 0.01  # of the loss, around the best rate
 
 def interior_minima(id: str, p: Profile, claim: str = "") -> Verdict:
     """D1, and D7–D9 of another family or resolution: the share of budgets with a vertex inside the grid and a curvature
-    whose interval excludes 0; reproduced from 4 of 5 on, contradicted where as many have none above 0."""
+    whose interval excludes 0; reproduced from 4 of 5 on, contradicted where in as many the interval lies below 0."""
     claim = claim or "at each budget the loss is a parabola in log N with an interior minimum"
     found = p.fit.budgets if p.fit else []
     good = [b for b in p.usable if b.low is not None]
     row = verdict(id, f"{p.label}: {claim}", p.tier, "every budget", len(good) / len(found) if found else None)
     row |= {"n": len(found), "why": f"{len(good)} of {len(found)} budgets" if found else p.why or "not measured"}
     if len(found) >= 5:
-        hills = sum("curvature not positive" in b.flags for b in found)
+        hills = sum("curvature interval below 0" in b.flags for b in found)
         most = 0.8 * len(found)
         row["verdict"] = "reproduced" if len(good) >= most else "contradicted" if hills >= most else "undecided"
     return row
@@ -140,7 +140,8 @@ def flat_rate(id: str, sweep: pd.DataFrame, own: dict[str, float], tier: str) ->
 
 
 def covered(p: Profile, floor: float | None) -> list[Verdict]:
-    """Whether the intervals of the fitted irreducible loss E cover the known one, by both ways of fitting."""
+    """Whether the intervals of the fitted irreducible loss E cover the known one, by both ways of fitting; one that is
+    wider than twice the floor covers too much to decide."""
     claim = "{}: the fitted irreducible loss E covers the known floor ({})"
     if floor is None or p.fit is None or p.fit.surface is None:
         reason = next((f["finding"] for f in p.fit.audit if f["check"] == "surface"), "") if p.fit else p.why
@@ -151,8 +152,10 @@ def covered(p: Profile, floor: float | None) -> list[Verdict]:
         low, high = fit.intervals["E"]
         row = verdict("floor", claim.format(p.label, name), p.tier, floor, fit.E, low, high, p.fit.surface.n)
         inside = low <= floor and (high is None or floor <= high)
-        row["verdict"] = "undecided" if high is None else "reproduced" if inside else "contradicted"
-        rows.append(row | {"why": "the interval has no upper end" if high is None else ""})
+        wide = inside and (high is None or high - low > 2 * floor)
+        row["verdict"] = "undecided" if wide else "reproduced" if inside else "contradicted"
+        why = "the interval has no upper end" if high is None else "the interval is wider than twice the floor"
+        rows.append(row | {"why": why if wide else ""})
     return rows
 
 

@@ -1,6 +1,6 @@
 """The world `scenes-enumerated`: every scene of a small vocabulary, once, so that its lowest loss is known (floor.py).
 
-The set is the distribution: nothing is held out, a training draw is a uniform choice of a scene with fresh noise, D
+The set is the distribution: nothing is held out, an epoch draws every scene once with fresh noise, D
 counts draws, and knowing every scene by heart is the optimum, not overfitting. Validation is the same set, so there is
 no generalisation gap; what a model's loss has above the floor is what it has not learned.
 """

@@ -145,15 +145,18 @@ def _budget(C, N, D, loss, trained, min_steps: int) -> Budget:
     design = np.stack([np.ones_like(u), u, u * u], 1)
     inverse = np.linalg.inv(design.T @ design)
     c = inverse @ (design.T @ loss)
-    vertex = depth = low = high = None
+    vertex = depth = low = high = covariance = t = None
+    dof, residual = len(u) - 3, loss - design @ c
+    if dof > 0:
+        covariance, t = inverse * float(residual @ residual) / dof, t_quantile(LEVEL, dof)
     if c[2] <= 0:
         flags.append("curvature not positive")
+        if dof > 0 and c[2] < -t * np.sqrt(covariance[2, 2]):
+            flags.append("curvature interval below 0")
     else:
         vertex = float(-c[1] / (2 * c[2]))
         depth = float(c[0] + c[1] * vertex + c[2] * vertex**2)
-        dof, residual = len(u) - 3, loss - design @ c
         if dof > 0:
-            covariance, t = inverse * float(residual @ residual) / dof, t_quantile(LEVEL, dof)
             if c[2] <= t * np.sqrt(covariance[2, 2]):
                 flags.append("curvature interval includes 0")
             turn = np.array([[0, -1, 0], [0, 0, 2.0]])

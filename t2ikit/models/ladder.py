@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from t2ikit.errors import choose
+from t2ikit.errors import UserError, choose
 from t2ikit.models.pixart import PixArtSpec
 from t2ikit.models.spec import BackboneSpec, Tier, divides
 
@@ -195,9 +195,14 @@ FORMS = [f"{ladder}-dDEPTH-wWIDTH" for ladder in LADDERS]  # how rungs are calle
 
 def rung(name: str) -> BackboneSpec | None:
     """The rung of that name, or None where it names none; UserError if its width has no whole number of heads."""
-    found = re.fullmatch(r"(.+)-d([1-9]\d?)-w([1-9]\d{0,4})", name)
+    found = re.fullmatch(r"(.+?)-d(-?[1-9]\d*|0)-w(-?[1-9]\d*|0)", name)
     if not found or found[1] not in LADDERS:
         return None
+    if not (0 < int(found[2]) < 100 and 0 < int(found[3]) < 100_000):
+        raise UserError(
+            f"{name}: a depth of {found[2]} and a width of {found[3]} are not possible: choose a depth from 1 to 99 "
+            f"and a width from {HEAD_WIDTH} to 99,999."
+        )
     return LADDERS[found[1]](name, found[1], width=int(found[3]), depth=int(found[2]))
 
 

@@ -127,6 +127,7 @@ class Journal:
                 "precision": config.precision,
                 "resolution": config.resolution,
                 "objective": config.objective,
+                "setting": config.setting,
             },
         )
 

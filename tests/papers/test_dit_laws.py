@@ -64,13 +64,15 @@ def test_the_law_that_made_the_points_is_found():
 
 
 def test_counting_otherwise_moves_n_and_c_together():
-    rows = {r["counting"]: r for r in profiles.conventions(OURS)}
-    assert set(rows) == {"6ND, per-token parameters", "exact FLOPs"}
+    exponents = {label: OURS.law(name).exponent for name, label in profiles.LAWS.items()}
+    rows = profiles.conventions(OURS)
+    countings = ("6ND, per-token parameters", "exact FLOPs")
+    assert {(r["counting"], r["law"]) for r in rows} == {(c, law) for c in countings for law in exponents}
     same = replace(OURS, table=OURS.table.assign(N_token=OURS.table["N"], flops_exact=OURS.table["C"]))
     for row in profiles.conventions(same):
-        assert row["exponent"] == pytest.approx(OURS.law("n_opt").exponent)
-    for row in rows.values():
-        assert row["exponent"] == pytest.approx(OURS.law("n_opt").exponent, abs=0.1)
+        assert row["exponent"] == pytest.approx(exponents[row["law"]])
+    for row in rows:
+        assert row["exponent"] == pytest.approx(exponents[row["law"]], abs=0.1)
 
 
 def test_nothing_measured_is_said_and_decides_nothing():
@@ -148,6 +150,24 @@ def test_the_largest_budget_and_a_far_run_are_predicted():
         assert [r["verdict"] for r in verdicts.far("D5", beyond, "tiny")] == [expected]
 
 
+def test_more_seeds_are_trained_where_the_loss_is_lowest():
+    study = studies.INCONTEXT
+    best = {
+        c: min(of, key=loss_at)
+        for c in studies.BUDGETS["tiny"]
+        if (of := [p for p in study.points("tiny") if p.C == c])
+    }
+    runs = study.optimum_runs(measured(study), "tiny", seeds=(1, 2))
+    assert {(c.backbone, c.seed) for c, _ in runs} == {(p.backbone, s) for p in best.values() for s in (1, 2)}
+    for config, budget in runs:
+        own = [p for p in best.values() if p.backbone == config.backbone]
+        assert budget.steps == max(p.steps for p in own) and {p.steps for p in own} <= set(budget.eval_at)
+        assert config.lr == study.config(config.backbone, "tiny")[0].lr
+    few = measured(study).select(backbone=["incontext-d2-w32", "incontext-d2-w64"])
+    with pytest.raises(UserError, match="so its optimum is not known: train and export the study first"):
+        study.optimum_runs(few, "tiny", seeds=(1,))
+
+
 def test_the_far_run_is_foretold_once_and_before_it_is_trained(tmp_path, monkeypatch):
     far = profile_of(studies.FURTHER, "far")
     trained = {"far run": replace(far, table=far.table.iloc[:0])}
@@ -180,7 +200,7 @@ def test_a_known_floor_is_covered_or_not():
 
 def test_rates_and_shapes_decide_with_seeds_alone(tmp_path):
     study, tier = studies.LEARNING_RATE, "tiny"
-    runs = [(c, b) for seed in (0, 1, 2) for c, b in study.rate_runs(tier, seed)]
+    runs = study.rate_runs(tier, (0, 1, 2))
     own = {b: study.config(b, tier)[0].lr for b in study.at(tier).backbones}
     frame = pd.DataFrame({"backbone": [c.backbone for c, _ in runs], "lr": [c.lr for c, _ in runs],
                           "seed": [c.seed for c, _ in runs]})  # fmt: skip
