@@ -100,12 +100,12 @@ def rate_table() -> str:
 
 
 def told(rows: pd.DataFrame, form: str = ".3f") -> str:
-    """Verdicts as a cell: each claim with what we found, its 95% interval and n; or why there is none."""
+    """Verdicts as a cell: each claim with what we found, its 95% interval and n, and what is to be known of it."""
     cells = []
     for r in rows.astype(object).where(rows.notna(), None).itertuples():
         ends = f"{r.low:{form}} to {r.high:{form}}, " if r.low is not None and r.high is not None else ""
         found = f"{r.ours:{form}} ({ends}n = {r.n}), " if r.ours is not None else ""
-        cells.append(f"{r.claim}: {found}{r.verdict}{f', {r.why}' if r.why and not ends else ''}")
+        cells.append(f"{r.claim}: {found}{r.verdict}{f' ({r.why})' if r.why else ''}")
     return "; ".join(cells)
 
 
@@ -132,8 +132,16 @@ def falling() -> str:
 
 
 def extrapolated() -> str:
+    """The held-out largest budget: error and coverage of its points, and its best run against the prediction."""
     ours = incontext()
-    return told(verdicts_of([dit_verdicts.predicted("D5", ours, *compare.held_out(ours))]), ".4f")
+    held, why = compare.held_out(ours)
+    row = dit_verdicts.predicted("D5", ours, held, why)
+    if held is None:
+        return f"{row['verdict']} ({row['why']})"
+    return (
+        f"{why} Its best run has {row['ours']:.3f}, predicted {row['paper']:.3f} (95% of predictions "
+        f"{row['low']:.3f} to {row['high']:.3f}): {row['verdict']} ({row['why']})"
+    )
 
 
 def decided(claims) -> str:

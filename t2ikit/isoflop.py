@@ -18,14 +18,12 @@ from t2ikit.files import write_atomic
 from t2ikit.models import zoo
 from t2ikit.results import Results, combine, read_committed, read_live
 from t2ikit.runs import home
-from t2ikit.study import preset
+from t2ikit.study import preset, trained_as
 from t2ikit.workers import train_apart
 
 FACTORS = (0.5, 1.0, 2.0)  # of a size's rate, in its sweep
 MEASURED = ("loss", "val_loss", "val_loss_se", "val_loss_averaged", "caption_gap", "caption_gap_se", "flip_accuracy")
 SETTING = ("world", "captions", "batch", "resolution")  # of a file of rates
-# columns that say whether a run is a study's
-SAME = ("world", "tier", "lr", "batch", "captions", "codec", "precision", "resolution", "objective")
 
 
 @dataclass(frozen=True)
@@ -197,14 +195,7 @@ class IsoFlop:
         own = {b: self.config(b, tier)[0] for b in self.at(tier).backbones}
         runs = results.runs[results.runs["backbone"].isin(own)]
 
-        def ours(row: Any) -> bool:
-            config = own[row.backbone]
-            rate = np.isclose(row.lr, rates or [config.lr], rtol=1e-5).any()  # CSV keeps seven digits
-            named = all(getattr(row, key, None) == getattr(config, key) for key in SAME if key != "lr")
-            whole = getattr(row, "setting", None)  # rows of older versions have none
-            return rate and named and (not isinstance(whole, str) or whole == config.setting)
-
-        runs = runs[np.array([ours(row) for row in runs.itertuples()], bool)]
+        runs = runs[np.array([trained_as(r, own[r.backbone], rates) for r in runs.itertuples()], bool)]
         loss = {"step": "steps", "loss": "loss_interval", "loss_ema": "loss"}
         settings = runs.reindex(columns=["run", "source", "lr", "batch", "captions", "resolution"])
         curves = results.curves.rename(columns=loss).merge(settings, on=["run", "source"])

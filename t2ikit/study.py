@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from t2ikit.config import Budget, RunConfig, override
@@ -32,6 +33,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         compile=True, resolution=256, codec="sdxl", text="openclip-h", checkpoint_seconds=1800,
     ),
 }  # fmt: skip
+# columns that say whether a run is a study's, beside its rate
+SAME = ("world", "tier", "batch", "captions", "codec", "precision", "resolution", "objective", "setting")
 
 
 def preset(backbone: str, world: str = "scenes", tier: str = "tiny", **settings: Any) -> tuple[RunConfig, Budget]:
@@ -62,6 +65,18 @@ def default_rate(backbone: str, tier: str) -> dict[str, float]:
     """
     channels = getattr(zoo.spec(backbone), "channels", None)
     return {"lr": 3e-3} if tier == "tiny" and channels and channels <= 320 else {}
+
+
+def trained_as(row: Any, config: RunConfig, rates: Sequence[float] = ()) -> bool:
+    """Whether a row of the table of runs was trained as `config` says, at its rate or at one of `rates`; what a row of
+    an older version does not tell is taken to be so."""
+
+    def same(key: str) -> bool:
+        value = getattr(row, key, None)
+        return value is None or value != value or value == getattr(config, key)
+
+    rate = np.isclose(row.lr, rates or [config.lr], rtol=1e-5).any()  # CSV keeps seven digits
+    return bool(rate) and all(map(same, SAME))
 
 
 def costs(runs: Sequence[tuple[RunConfig, Budget]], speed: float) -> pd.DataFrame:
@@ -122,11 +137,7 @@ class Study:
 
     def is_setting_of(self, row: Any) -> bool:
         """Whether the run of this row of the table was trained as the study trains: sweeps of the rate are not."""
-        config, _ = preset(row.backbone, row.world, row.tier, **self.settings)
-        keys = ("lr", "batch", "captions", "codec", "precision")
-        whole = getattr(row, "setting", None)  # rows of older versions have none
-        named = all(getattr(row, key) == getattr(config, key) for key in keys)
-        return named and (not isinstance(whole, str) or whole == config.setting)
+        return trained_as(row, preset(row.backbone, row.world, row.tier, **self.settings)[0])
 
     def train(
         self,

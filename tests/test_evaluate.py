@@ -433,3 +433,13 @@ def test_weights_that_are_no_numbers_are_refused(run, monkeypatch):
     monkeypatch.setattr(sets, "load_run", spoiled)
     with pytest.raises(UserError, match="has NaN or infinity in .* at step 4: choose another step"):
         harness.evaluate([run], how=Sampling(prompts=2), say=quiet)
+
+
+def test_help_lists_every_metric():
+    import typer
+
+    from t2ikit.commands import images
+
+    command = typer.main.get_command(images.app).commands["evaluate"]
+    (text,) = [p.help for p in command.params if p.name == "metrics"]
+    assert all(form in text for form in harness.forms())

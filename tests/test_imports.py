@@ -37,6 +37,7 @@ LAYERS = [
     ["notebook_parameters", "kernel", "execution"],
     ["untrusted", "report_markdown", "report"],
     ["executors", "batch"],
+    ["commands"],
     ["cli"],
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}

@@ -8,14 +8,13 @@ import torch
 from typer.testing import CliRunner
 
 from papers_repro.dit_laws import studies
-from t2ikit import isoflop
 from t2ikit.cli import app
 from t2ikit.errors import UserError
 from t2ikit.isoflop import Grid, IsoFlop, read_rates, save_rates
 from t2ikit.models import zoo
 from t2ikit.objectives import objective, sample_losses
 from t2ikit.results import Results, combine, export, read_live
-from t2ikit.study import costs
+from t2ikit.study import SAME, costs
 from t2ikit.workers import train_apart
 
 GRID = Grid(("incontext-d2-w32", "incontext-d2-w64"), (2e9, 4e9), {"batch": 4, "warmup": 0}, least_steps=5)
@@ -28,7 +27,7 @@ def with_grid(**changes):
 
 def as_results(runs, step, losses, source="live"):
     """Evaluations at `step`, one a run, as tables."""
-    names = ("backbone", "world", "tier", "seed", "setting", *isoflop.SAME)
+    names = ("backbone", "world", "tier", "seed", "lr", *SAME)
     of_run = [{k: getattr(c, k) for k in names} for c, _ in runs]
     rows = [r | {"run": f"{r['backbone']}@{r['lr']:.2g}", "loss_space": "s", "source": source} for r in of_run]
     curves = [r | {"step": step, "val_loss": v, "loss": v, "loss_ema": v} for r, v in zip(rows, losses, strict=True)]

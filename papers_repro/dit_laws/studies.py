@@ -45,8 +45,9 @@ SHAPES = {
     "small": ((15, 256), (7, 384), (4, 512), (2, 704)),
     "paper": ((15, 768), (8, 1024), (5, 1280), (2, 2048)),
 }
-# far beyond the largest budget, a size near where the law puts the optimum: to be predicted before it is trained
-FAR = {"smoke": (6e10, (3, 96)), "tiny": (5e14, (6, 256)), "small": (5e17, (9, 768)), "paper": (1.5e21, (15, 2304))}
+# far beyond the largest budget, the size of the ladder nearest to the optimum there by the law (at `tiny` 1.4M to 2.4M
+# parameters for 5e14 FLOPs): to be predicted before it is trained
+FAR = {"smoke": (6e10, (3, 96)), "tiny": (5e14, (5, 192)), "small": (5e17, (9, 768)), "paper": (1.5e21, (15, 2304))}
 # rates as multiples of each size's own: around it, and well outside
 FACTORS = (1 / 16, 1 / 4, 1 / 2, 1, 2, 4, 16)
 

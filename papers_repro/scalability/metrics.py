@@ -104,13 +104,15 @@ def stable(table: pd.DataFrame, tier: str) -> list[Verdict]:
 def early(table: pd.DataFrame, tier: str, metric: str = "tifa", guidance: float = GUIDANCE) -> list[Verdict]:
     """S32: scores at each earlier step rank the backbones as the last step does."""
     table = table[(table["metric"] == metric) & np.isclose(table["images.guidance"].astype(float), guidance)]
+    table = table.sort_values("n").drop_duplicates(["run", "step"], keep="last")  # of the most prompts
     claim = "{} at step {:,} ranks backbones as at the end"
     wide = table.groupby(["backbone", "step"])["value"].mean().unstack("step")
-    last = table.groupby("backbone")["steps"].max()
+    end = table[table["step"] == table["steps"]].groupby("backbone")["value"].mean()
     rows = []
-    for step in [s for s in wide if (wide[s].notna() & (s < last)).sum() > 2]:
-        both = pd.DataFrame({"then": wide[step], "end": [wide.at[b, last[b]] for b in wide.index]}).dropna()
-        rows.append(ranked("S32", claim.format(metric, step), *both.to_numpy().T, tier))
+    for step in sorted(table.loc[table["step"] < table["steps"], "step"].unique()):
+        both = pd.DataFrame({"then": wide[step], "end": end}).dropna()
+        if len(both) > 2:
+            rows.append(ranked("S32", claim.format(metric, step), *both.to_numpy().T, tier))
     return rows or [verdict("S32", f"{metric} ranks backbones early", tier, f"rho > {STRONG}", why="not measured")]
 
 

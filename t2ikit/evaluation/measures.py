@@ -90,13 +90,12 @@ def build(name: str, device: str, sentences: str | None = None) -> Any:
     own = {"tifa": lambda: StandinVQA(device=device), "tifa:checker": Checker}
     if name in own:
         return own[name](), Sentences(sentences or "minilm")
-    if kind == "cmmd":
-        return CLIPScore(which, device)
     makers = {
         "tifa": lambda: (TransformersVQA(which, device), Sentences(sentences or AUTHORS_SENTENCES)),
         "fidelity": lambda: features(which or "efficientnet-lite0", device),
         "contrastive": lambda: ContrastiveScore(device=device),
         "clip": lambda: CLIPScore(which, device),
+        "cmmd": lambda: CLIPScore(which, device),
         "imagereward": lambda: ImageReward(which, device=device),
         "hpsv2": lambda: HPSv2(which, device=device),
         "alignment": lambda: None,

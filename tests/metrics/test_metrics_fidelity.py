@@ -1,5 +1,7 @@
 """Distances of sets against closed forms, brute force and torch-fidelity."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -104,6 +106,16 @@ def test_moments_do_not_depend_on_the_batches(sizes, far, seed):
 def test_moments_of_float32_far_from_zero_lose_nothing():
     x = (normal(1000, 4) + 1e4).astype(np.float32)
     np.testing.assert_allclose(Moments.of(np.split(x, 10)).covariance, np.cov(x.astype(float), rowvar=False), rtol=1e-9)
+
+
+def test_moments_of_a_million_images_take_no_more_memory_than_of_ten_thousand():
+    batch, peaks = normal(1000, 64), []
+    for count in (10, 1000):
+        tracemalloc.start()
+        found = Moments.of(batch for _ in range(count))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert found.n == 1_000_000 and peaks[1] < 1.01 * peaks[0]
 
 
 @pytest.mark.parametrize(("n", "expected"), [(1000, 1.11), (5000, 0.226), (10_000, 0.114)])

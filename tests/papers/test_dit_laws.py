@@ -10,9 +10,9 @@ import pytest
 from papers_repro.dit_laws import compare, plots, predict, profiles, scores, studies, verdicts
 from t2ikit import batch
 from t2ikit.errors import UserError
-from t2ikit.isoflop import SAME
 from t2ikit.laws import audit_folder
 from t2ikit.results import Results, combine, read_committed, read_live
+from t2ikit.study import SAME
 from t2ikit.train.loop import train
 
 E, A, B, ALPHA, BETA = 0.02, 3.0, 25.7, 0.3, 0.4  # N_opt ∝ C^0.571, paper D's exponent
@@ -32,7 +32,7 @@ def measured(study, loss=loss_at, noise=1e-4, seeds=(0,), tier="tiny", source="c
             config = study.config(backbone, tier, seed)[0]
             of_run = {"run": f"{study.name}-{backbone}-{seed}", "backbone": backbone, "world": config.world}
             of_run |= {"tier": tier, "seed": seed, "loss_space": "s", "source": source}
-            runs.append(of_run | {key: getattr(config, key) for key in SAME})
+            runs.append(of_run | {key: getattr(config, key) for key in (*SAME, "lr")})
             for p in (p for p in study.points(tier) if p.backbone == backbone):
                 value = loss(p) * np.exp(noise * rng.standard_normal())
                 losses = dict.fromkeys(("loss", "loss_ema", "val_loss", "val_loss_averaged", "caption_gap"), value)
@@ -73,6 +73,13 @@ def test_counting_otherwise_moves_n_and_c_together():
         assert row["exponent"] == pytest.approx(exponents[row["law"]])
     for row in rows:
         assert row["exponent"] == pytest.approx(exponents[row["law"]], abs=0.1)
+
+
+def test_sizes_whose_rate_was_not_swept_are_told():
+    study = replace(studies.CROSSATTN, rates={("tiny", studies.CROSSATTN.at("tiny").backbones[0]): 1e-3})
+    note = profile_of(study).note()
+    assert "The rates of 9 sizes were not swept, crossattn-d4-w32 the first." in note
+    assert "not swept" not in OURS.note()
 
 
 def test_nothing_measured_is_said_and_decides_nothing():

@@ -79,6 +79,17 @@ def test_an_early_step_is_held_against_the_end(rows):
     assert row["ours"] == pytest.approx(-1) and row["verdict"] == "contradicted" and "step 50" in row["claim"]
 
 
+def test_early_scores_of_runs_without_a_last_one_are_left_out_and_the_most_prompts_count(rows):
+    late = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
+    made = [score(f"r-{b}", "tifa", v, step=50) for b, v in zip(BACKBONES, late, strict=True)]
+    made += [score(f"r-{b}", "tifa", -v, step=50, n=10) for b, v in zip(BACKBONES, late, strict=True)]
+    (none,) = metrics.early(metrics.joined(pd.DataFrame(made), rows), "tiny")
+    assert none["why"] == "not measured"
+    made += [score(f"r-{b}", "tifa", v) for b, v in zip(BACKBONES[:5], late, strict=False)]
+    (row,) = metrics.early(metrics.joined(pd.DataFrame(made), rows), "tiny")
+    assert row["n"] == 5 and row["ours"] == pytest.approx(1)
+
+
 def test_only_guidances_of_the_same_prompts_are_a_sweep(rows):
     made = [score(f"r-{b}", "tifa", k * (1 if g > 1 else -1), guidance=g) for k, b in enumerate(BACKBONES[:3])
             for g in (1.0, 7.5)] + [score("r-b4", "tifa", 0.3, n=1000, prompts="others")]  # fmt: skip

@@ -1,0 +1,1 @@
+"""The commands of `t2ikit`, by what they are about."""

@@ -1,0 +1,83 @@
+"""Scaling laws and what they say to train."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from t2ikit.commands.console import Json, emit, outline, pairs
+from t2ikit.errors import UserError
+
+app = typer.Typer()
+Name = Annotated[
+    list[str] | None,
+    typer.Option(metavar="OURS=THEIRS", help="Which column is C, N, D or loss, as in N=params. Repeatable."),
+]
+
+
+@app.command()
+def fit(
+    points: Annotated[
+        Path,
+        typer.Argument(
+            help="CSV, JSON or JSON lines with C (FLOPs), N (parameters), D (tokens), loss; or a folder of runs."
+        ),
+    ],
+    law: Annotated[str, typer.Option(help="power, isoflop or surface.")] = "power",
+    x: Annotated[str | None, typer.Option(help="Column of the predictor of a power law (default: C).")] = None,
+    y: Annotated[str | None, typer.Option(help="Column of what is predicted (default: loss).")] = None,
+    run: Annotated[
+        str | None, typer.Option(help="Column that says which points share a training: they are one cluster.")
+    ] = None,
+    name: Name = None,
+    as_json: Json = False,
+) -> None:
+    """Fit a scaling law to a table of runs: coefficients, intervals, hold-out, audit."""
+    from t2ikit import laws
+
+    found = laws.fit_csv(points, law, x, y, run=run, names=pairs(name or [], "--name"))
+    emit(found) if as_json else outline(found)
+
+
+@app.command()
+def plan(
+    gpu: Annotated[str, typer.Option(help="H100, H200, A100, … (an unknown one lists them).")],
+    count: Annotated[int, typer.Option(help="How many GPUs.")],
+    hours: Annotated[float | None, typer.Option(help="For how long; or give --loss.")] = None,
+    loss: Annotated[float | None, typer.Option(help="The reverse: the smallest budget that reaches this loss.")] = None,
+    mfu: Annotated[float, typer.Option(help="Model FLOPs utilisation, an assumption.")] = 0.4,
+    points: Annotated[
+        Path | None, typer.Option(help="Fit the law to this table of runs (default: paper D's printed laws).")
+    ] = None,
+    images: Annotated[float | None, typer.Option(help="Pairs in your data set, for the epochs.")] = None,
+    text_tokens: Annotated[
+        int, typer.Option(help="Text tokens joined to the image tokens; 0 for cross-attention.")
+    ] = 77,
+    batch: Annotated[int, typer.Option(help="Images a step.")] = 1024,
+    allowance: Annotated[
+        float | None, typer.Option(help="With --points: which next runs of at most so many FLOPs fix N_opt best.")
+    ] = None,
+    name: Name = None,
+    as_json: Json = False,
+) -> None:
+    """What to train on a budget: N, D, images, steps, expected loss, and how far beyond the law's own range that is."""
+    from t2ikit import laws
+    from t2ikit.laws.result import plain
+
+    if (hours is None) == (loss is None):
+        raise UserError("Give either --hours (what does the budget buy?) or --loss (what budget does the loss need?).")
+    if allowance is not None and not points:
+        raise UserError("--allowance needs --points: the next best run is chosen for a table of runs.")
+    used = laws.fit(points, "surface", names=pairs(name or [], "--name")) if points else None
+    options = dict(mfu=mfu, law=used, dataset_images=images, text_tokens=text_tokens, batch=batch)
+    made = (
+        laws.make_plan(gpu, count, hours, **options)
+        if hours is not None
+        else laws.budget_for(loss, gpu, count, **options)
+    )
+    values = made.as_dict()
+    if allowance is not None:
+        values = values | {"next_runs": laws.next_runs(used, allowance=allowance, target=values["C"])}
+    emit(plain(values)) if as_json else outline(plain(values))

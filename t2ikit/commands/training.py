@@ -1,0 +1,221 @@
+"""Backbones, worlds, runs and studies: what is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from t2ikit.commands.console import Json, emit, pairs, say
+from t2ikit.errors import UserError
+
+app = typer.Typer()
+data_app = typer.Typer(help="Worlds of image-text pairs.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+
+@app.command()
+def models(
+    tier: Annotated[str, typer.Option(help="Size to count at: smoke, tiny, small or paper.")] = "paper",
+    ladder: Annotated[
+        str | None,
+        typer.Option(help="A ladder's rungs instead: incontext, incontext-adaln, crossattn, mmdit, flux or pixart."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List every published backbone with its parameters, GMACs and training FLOPs.
+
+    A rung of a ladder is LADDER-dDEPTH-wWIDTH, with any depth and any width of whole heads: incontext-d4-w128.
+    """
+    from t2ikit.models import zoo
+    from t2ikit.models.ladder import rungs
+
+    rows = zoo.table(tier, rungs(ladder) if ladder else zoo.names())
+    if as_json:
+        return emit(rows)
+    print(f"{'name':<24}{'family':<17}{'params':>10}{'GMACs':>9}{'attn GMACs':>12}{'attn %':>8}{'GFLOPs/step':>13}")
+    for r in rows:
+        print(
+            f"{r['name']:<24}{r['family']:<17}{r['params'] / 1e6:>9.2f}M{r['macs'] / 1e9:>9.4g}"
+            f"{r['attn_macs'] / 1e9:>12.4g}"
+            f"{100 * r['attn_macs'] / r['macs']:>8.0f}{r['flops_train'] / 1e9:>13.5g}"
+        )
+    print(
+        "\nGMACs: Linear and Conv layers of one forward pass (the papers' convention). GFLOPs/step: one sample "
+        "forward and backward,"
+    )
+    print("attention products included, 2 FLOPs a MAC, 3 × forward.")
+
+
+@data_app.command("get")
+def data_get(
+    world: Annotated[str, typer.Argument(help="pictograms or pictograms-whole; the scenes are computed.")],
+    out: Annotated[Path | None, typer.Option(help="Folder to build in (default: $T2IKIT_HOME/data/WORLD).")] = None,
+    whole: Annotated[
+        bool, typer.Option("--whole", help="All 40,000 and more colour icons, not 17,000: the world pictograms-whole.")
+    ] = False,
+) -> None:
+    """Get a world. Interrupted, it goes on when run again."""
+    from t2ikit.data.world import WORLDS
+    from t2ikit.errors import choose
+
+    if not choose("world", world, WORLDS).startswith("pictograms"):
+        return say(f"{world} is computed from its seed: there is nothing to get.")
+    from t2ikit.data import pictograms
+
+    print(pictograms.get(out, whole or world == "pictograms-whole"))
+
+
+@app.command()
+def train(
+    name: Annotated[str, typer.Argument(help="A backbone of `t2ikit models`, or a rung such as incontext-d4-w128.")],
+    world: Annotated[
+        str, typer.Option(help="scenes, scenes-enumerated, scenes-single, pictograms or pictograms-whole.")
+    ] = "scenes",
+    tier: Annotated[
+        str,
+        typer.Option(help="smoke (seconds), tiny (a CPU, under an hour), small (a GPU, minutes), paper (a cluster)."),
+    ] = "tiny",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Any field of the configuration: seed=1, steps=400, lr=3e-4 … Repeatable.",
+        ),
+    ] = None,
+    runs: Annotated[Path | None, typer.Option(help="Folder for run folders (default: $T2IKIT_HOME/runs).")] = None,
+) -> None:
+    """Train one backbone. Run again, it resumes, or says that it is done. The run folder is on the last line."""
+    from t2ikit.study import preset
+
+    config, budget = preset(**{"backbone": name, "world": world, "tier": tier} | pairs(settings or []))
+    from t2ikit.train.loop import is_done, run_folder
+    from t2ikit.train.loop import train as run
+    from t2ikit.train.setup import resolve
+
+    parts = resolve(config)
+    if is_done(run_folder(parts, runs), budget.steps):
+        say(f"{parts.id} is done: it has {budget.steps} steps or more; --set steps=… extends it.")
+    print(run(config, budget, runs, parts))
+
+
+@app.command()
+def study(
+    name: Annotated[str | None, typer.Argument(help="A study of a paper (none: list them).")] = None,
+    tier: Annotated[str, typer.Option(help="smoke, tiny, small or paper.")] = "tiny",
+    seeds: Annotated[str, typer.Option(help="Seeds, with commas between.")] = "0",
+    rates: Annotated[
+        bool, typer.Option("--rates", help="isoFLOP studies: sweep each size's rate instead, {½, 1, 2} × its own.")
+    ] = False,
+    optimum: Annotated[
+        Path | None,
+        typer.Option(
+            help="isoFLOP studies, for more seeds: at each budget only the size that is best in this folder of results."
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the grid and its cost, and train nothing.")] = False,
+    gpu: Annotated[
+        str | None,
+        typer.Option(help="GPU whose hours are given (default: this machine, by its GEMM peak; at paper H100, H200)."),
+    ] = None,
+    mfu: Annotated[float, typer.Option(help="Model FLOPs utilisation, an assumption.")] = 0.4,
+    save: Annotated[Path | None, typer.Option(help="With --rates: the CSV file that keeps the sweep.")] = None,
+    export: Annotated[
+        Path | None,
+        typer.Option(help="Also merge the finished runs into this folder of results; with --dry-run, those so far."),
+    ] = None,
+) -> None:
+    """Train what a study is missing, several runs side by side. Stopped, it goes on when run again."""
+    from t2ikit import hardware, results
+    from t2ikit.batch import studies
+    from t2ikit.errors import choose
+    from t2ikit.isoflop import save_rates
+    from t2ikit.runs import home
+    from t2ikit.study import costs
+    from t2ikit.workers import train_apart, trained
+
+    known = studies()
+    if name is None:
+        for each in known.values():
+            print(f"{each.name:<36}{each.title}")
+        return
+    chosen = known[choose("study", name, known)]
+    try:
+        numbers = list(dict.fromkeys(int(seed) for seed in seeds.split(",")))
+    except ValueError:
+        raise UserError(f"--seeds {seeds!r} are no whole numbers: write them as --seeds 0,1,2.") from None
+    if (rates or optimum) and not hasattr(chosen, "rate_runs"):
+        raise UserError(f"{name} is no isoFLOP study: leave --rates and --optimum out.")
+    if rates and optimum:
+        raise UserError("A sweep of rates has no optimum: give either --rates or --optimum.")
+    if save and not rates:
+        raise UserError("--save keeps a sweep of rates: give --rates too, or --export to keep runs.")
+    if not 0 < mfu <= 1:
+        raise UserError(f"A model FLOPs utilisation of {mfu:g} is not possible: choose a share above 0, up to 1.")
+    if rates:
+        wanted = chosen.rate_runs(tier, numbers)
+    elif optimum:
+        wanted = chosen.optimum_runs(results.read_committed(optimum), tier, numbers)
+    else:
+        wanted = chosen.runs(tier, numbers)
+    gpus = [gpu] if gpu else ["H100", "H200"] if tier == "paper" else []
+    speeds = {name: hardware.gpu(name).peak * mfu for name in gpus} or {"own": hardware.gemm_peak("fp32") * mfu}
+    of_runs = costs(wanted, next(iter(speeds.values())))
+    say(
+        f"Hours are of one {' or '.join(gpus) or 'machine like this'} at an MFU of {mfu:g}: a budget's by C = 6 N D, a "
+        "run's by its exact FLOPs."
+    )
+    if hasattr(chosen, "budget_costs") and not (rates or optimum):
+        print(chosen.budget_costs(tier, speeds).to_string(index=False, float_format="{:.4g}".format), "\n")
+    print(of_runs.to_string(index=False, float_format="{:.4g}".format))
+    print(f"{len(of_runs)} runs, {of_runs['hours'].sum():.4g} hours in all.")
+    if dry_run and not export:
+        return
+    root = home() / "runs"
+    folders = [f for f in trained(wanted, root) if f] if dry_run else train_apart(wanted, root)
+    if export:
+        say(f"{results.export(folders, export)} of {len(wanted)} runs are in {export}.")
+        if folders and hasattr(chosen, "export_points") and not rates:
+            say(f"The study's points are in {chosen.export_points(export, tier)}.")
+    if dry_run:
+        return
+    for folder in folders:
+        print(folder)
+    if rates:
+        table = chosen.sweep(results.read_live(folders), tier)
+        print(table[["backbone", "seed", "lr", "val_loss", "above"]].to_string(index=False))
+        if save:
+            save_rates(save, table)
+
+
+@app.command()
+def runs(
+    folder: Annotated[Path | None, typer.Argument(help="Folder of run folders (default: $T2IKIT_HOME/runs).")] = None,
+    as_json: Json = False,
+    export: Annotated[
+        Path | None, typer.Option(help="Also merge finished runs into this folder of results (CSV, configurations).")
+    ] = None,
+) -> None:
+    """List the runs, one row a run."""
+    from t2ikit.runs import home, table
+
+    rows, problems = table(folder)
+    for problem in problems:
+        say(problem)
+    if export:
+        from t2ikit import results
+
+        say(f"{results.export(results.finished(folder or home() / 'runs'), export)} finished runs are in {export}.")
+    if as_json:
+        return emit(rows)
+    if not rows:
+        return say("No runs yet: `t2ikit train --help` says how to start one.")
+    columns = ("run", "world", "tier", "seed", "steps", "images", "loss", "val_loss", "status")
+    cells = [
+        ["–" if (v := r[c]) is None else f"{v:.4f}" if isinstance(v, float) else str(v) for c in columns] for r in rows
+    ]
+    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    for line in [columns, *cells]:
+        print("  ".join(text.ljust(w) for text, w in zip(line, widths, strict=True)).rstrip())
