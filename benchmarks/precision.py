@@ -6,8 +6,9 @@ bf16 compiled   autocast and torch.compile, as `precision=bf16 compile=true` tra
 fused attention the same with torch's fused attention in bf16 in place of `t2ikit.models.attention`
 
 A step is forward, backward and AdamW over a batch that lies in memory, on one thread. Counted are images per second of
-CPU time, so that a busy machine changes little; the contenders take turns, and medians are over rounds.
-docs/precision.json keeps what it printed.
+CPU time, so that a busy machine changes little; the contenders take turns, and medians are over rounds. `products` says
+why a ratio is what it is: the share of an eager step that matrix products, convolutions and attention take, by torch's
+profiler; the rest moves memory. docs/precision.json keeps what it printed.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from contextlib import nullcontext
 from unittest.mock import patch
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from t2ikit.models import denoiser, zoo
 from t2ikit.objectives import DDPM, RectifiedFlow, sample_losses
@@ -30,6 +32,7 @@ COMPILED = {
     "bf16 compiled": dict(bf16=True, compiled=True),
     "fused attention": dict(bf16=True, compiled=True, fused=True),
 }
+PRODUCTS = ("::mm", "::bmm", "::addmm", "::baddbmm", "::linear", "convolution", "scaled_dot_product", "softmax")
 UNETS = ("sd2-c320", "sdxl-c128", "sdxl-c320")
 TRANSFORMERS = ("incontext-d6-w160", "crossattn-d4-w160")
 
@@ -55,6 +58,14 @@ def step_of(name: str, batch: int, bf16: bool, compiled: bool = False, fused: bo
         optimizer.zero_grad(set_to_none=True)
 
     return step
+
+
+def products(step) -> float:
+    """The share of one step's time that goes into matrix products, convolutions and attention."""
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        step()
+    spent = [(event.key, event.self_cpu_time_total) for event in seen.key_averages()]
+    return sum(t for name, t in spent if any(word in name for word in PRODUCTS)) / sum(t for _, t in spent)
 
 
 def main() -> None:
@@ -84,6 +95,7 @@ def main() -> None:
             {"backbone": name, "params": cost.params} | about | {
                 "images_per_cpu_second": {kind: round(rate, 1) for kind, rate in middle.items()},
                 "over_fp32": {kind: round(rate / middle["fp32"], 2) for kind, rate in middle.items()},
+                "products": {kind: round(products(contenders[kind]), 2) for kind in EAGER},
                 "gflops_per_cpu_second": {k: round(r * cost.flops_train / 1e9, 1) for k, r in middle.items()},
             }
         )  # fmt: skip

@@ -109,14 +109,16 @@ def of_snapshot(
 
 
 def of_table(
-    table: pd.DataFrame, committed: Path, metrics: Sequence[str], tier: str, on: Sequence[tuple[str, str]] = ()
-) -> pd.DataFrame:
+    table: pd.DataFrame, committed: Path, metrics: Sequence[str], tier: str, on: Sequence[tuple[str, str]] = (),
+    images: int | None = None,
+) -> pd.DataFrame:  # fmt: skip
     """The points of a study's `table` with their scores, a row a point, metric and validation set: live points are
-    scored where they have not been, committed ones read from `committed`/scores.csv."""
+    scored where they have not been (on `images`; None: the tier's number), committed ones read from
+    `committed`/scores.csv."""
     live = table[table["source"] == "live"]
     rows = []
     for point in tqdm(list(live.itertuples()), desc="scores", unit="snapshot", mininterval=1.0, disable=live.empty):
-        rows += of_snapshot(home() / "runs" / point.run, point.steps, metrics, on, IMAGES.get(tier))
+        rows += of_snapshot(home() / "runs" / point.run, point.steps, metrics, on, images or IMAGES.get(tier))
     found = pd.concat([f for f in (pd.DataFrame(rows), read(committed)) if len(f)] or [pd.DataFrame(columns=COLUMNS)])
     found = found[found["metric"].isin(metrics)].drop_duplicates(["run", "step", "metric", "world", "captions"])
     found = found.rename(columns={"step": "steps", "world": "on_world", "captions": "on_captions"})
@@ -177,13 +179,16 @@ def main(
     tier: str = "tiny",
     metric: Annotated[list[str] | None, typer.Option(help="vlb, nll, val_loss, fd-… Repeatable; none: all.")] = None,
     on: Annotated[list[str] | None, typer.Option(help="Other validation sets, as WORLD/CAPTIONS. Repeatable.")] = None,
+    images: Annotated[
+        int | None, typer.Option(help="Validation images (default: as many as the validation loss has).", min=2)
+    ] = None,
 ) -> None:
     from papers_repro.dit_laws.studies import RESULTS, STUDIES
 
     chosen = STUDIES[choose("study", study, STUDIES)]
     live = read_live([p.parent for p in sorted((home() / "runs").glob("*/row.json"))])
     sets = [tuple(choose_set(text)) for text in on or []]
-    new = of_table(chosen.table(live, tier), RESULTS, metric or list(METRICS), tier, sets)
+    new = of_table(chosen.table(live, tier), RESULTS, metric or list(METRICS), tier, sets, images)
     new = new.drop(columns=["world", "captions"])
     new = new.rename(columns={"steps": "step", "on_world": "world", "on_captions": "captions"})[COLUMNS]
     both = pd.concat([read(RESULTS), new]).drop_duplicates(COLUMNS[:5], keep="last")
