@@ -159,3 +159,14 @@ def without_sampling(table: pd.DataFrame, curves: pd.DataFrame, guidance: float 
     tifa = tifa[tifa["metric"] == "tifa"][["run", "step", "backbone", "lr", "value"]].rename(columns={"value": "tifa"})
     scores = ["run", "step", "caption_gap", "flip_accuracy", "val_loss"]
     return tifa.merge(curves[scores].drop_duplicates(["run", "step"]), on=["run", "step"])
+
+
+def instead(points: pd.DataFrame, tier: str) -> list[Verdict]:
+    """Whether what needs no images ranks the runs of `without_sampling` as TIFA does."""
+    rows = []
+    for name, sign in (("caption_gap", 1), ("flip_accuracy", 1), ("val_loss", -1)):
+        both = points[["tifa", name]].dropna().to_numpy().T
+        rows.append(
+            ranked("TIFA", f"{'' if sign > 0 else '−'}{name} ranks runs as TIFA does", both[0], sign * both[1], tier)
+        )
+    return rows

@@ -69,6 +69,8 @@ def ahead(
         return verdict(id, claim, tier, printed, why="not measured")
     both = [(runs[0][s], runs[1][s]) for s in seeds]
     ends = [min(a[x].max(), b[x].max()) for a, b in both]
+    if any(end < c.loc[c["step"] > 0, x].min() for pair, end in zip(both, ends, strict=True) for c in pair):
+        return verdict(id, claim, tier, printed, why=f"one of the two was not scored at equal {AT_EQUAL[x]}")
     gained = np.array([at(a, x, end, score) - at(b, x, end, score) for (a, b), end in zip(both, ends, strict=True)])
     if len(seeds) > 1:
         return verdict(id, claim, tier, printed, gained.mean(), *mean_interval(gained), len(seeds), where)

@@ -41,6 +41,13 @@ def test_at_equal_compute_the_dearer_backbone_has_taken_fewer_steps():
     assert verdicts.ahead(one, "S6", "big", "small", "flops_paper")["ours"] == pytest.approx(0.65 - 0.7)
 
 
+def test_a_score_at_the_end_alone_says_nothing_of_equal_compute():
+    one = curves(small=[[0.5, 0.6, 0.7]], big=[[0.5, 0.65, 0.9]]).query("step == 400")
+    row = verdicts.ahead(one, "S6", "small", "big", "flops_paper")
+    assert row["ours"] is None and row["why"] == "one of the two was not scored at equal compute"
+    assert verdicts.ahead(one, "S4", "big", "small")["ours"] == pytest.approx(0.2)
+
+
 def test_live_rows_without_flips_do_not_disturb():
     one = curves(small=[[0.5, 0.6, 0.7]], big=[[0.5, 0.65, 0.9]])
     live = one.assign(source="live", world="pictograms", flip_accuracy=None, flip_accuracy_se=None)

@@ -1,0 +1,190 @@
+"""What the committed results say, as text: tables, verdicts, numbers. papers_repro.readme writes it into files."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections import Counter
+from pathlib import Path
+
+import pandas as pd
+
+from papers_repro.dit_laws import compare, profiles
+from papers_repro.dit_laws import studies as dit
+from papers_repro.dit_laws import verdicts as dit_verdicts
+from papers_repro.scalability import metrics
+from papers_repro.scalability import studies as scalability
+from papers_repro.scalability import verdicts as of_figures
+from papers_repro.verdicts import table as verdicts_of
+from t2ikit import figures, laws
+from t2ikit.laws.intervals import spearman
+from t2ikit.models import zoo
+from t2ikit.results import Results, read_committed, read_scores
+from t2ikit.study import preset
+
+ROOT = Path(__file__).resolve().parent.parent
+SWEPT = 400  # steps of the rate sweep
+
+
+@functools.cache
+def committed() -> Results:
+    return read_committed(scalability.RESULTS)
+
+
+def drawn(study) -> Results:
+    return study.results(scalability.RESULTS, "tiny", live=False)
+
+
+@functools.cache
+def scores() -> pd.DataFrame:
+    """What was found of the images of the figures' committed runs."""
+    return metrics.joined(read_scores(scalability.RESULTS), drawn(scalability.ALL))
+
+
+@functools.cache
+def incontext(loss: str = "val_loss_averaged"):
+    """The committed isoFLOP study of the in-context ladder at tier tiny, fitted."""
+    rows = profiles.gather([dit.INCONTEXT], "tiny", live=False)
+    return profiles.profile(dit.INCONTEXT, rows, "tiny", "in-context", loss)
+
+
+@functools.cache
+def audited(paper) -> dict[str, dict]:
+    """The findings of a paper's audit by `check law`."""
+    return {
+        f"{f['check']} {f.get('law') or ' and '.join(f.get('laws', []))}".strip(): f
+        for f in laws.audit_folder(paper.PUBLISHED)
+    }
+
+
+@functools.cache
+def counted() -> pd.DataFrame:
+    """Every backbone's costs at the published size, GMACs rounded as the paper's tables have them."""
+    return pd.DataFrame(zoo.table()).set_index("name").assign(share=lambda t: 100 * t.attn_macs / t.macs)
+
+
+def verdict_table(rows: pd.DataFrame, form: str = ".3f") -> str:
+    """Verdicts as a table: what is claimed, what we found with its 95% interval and n, what is to be known of it."""
+    lines = ["", "| | claim | printed | ours (95%) | n | verdict |", "|---|---|---|---|---|---|"]
+    for r in rows.astype(object).where(rows.notna(), None).itertuples():
+        ends = f" ({r.low:{form}} to {r.high:{form}})" if r.low is not None and r.high is not None else ""
+        found = "–" if r.ours is None else f"{r.ours:{form}}{ends}"
+        printed = f"{r.paper:{form}}" if isinstance(r.paper, float) else r.paper or "–"
+        lines.append(
+            f"| {r.id} | {r.claim} | {printed} | {found} | {r.n} | {r.verdict}{f': {r.why}' if r.why else ''} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def summary(rows: pd.DataFrame) -> str:
+    """Verdicts in a few words: each claim's, counted where it has several parts."""
+    parts = []
+    for id, of in rows.groupby("id", sort=False):
+        count = Counter(of["verdict"])
+        told = [verdict if len(count) == 1 else f"{verdict} ({n})" for verdict, n in count.items()]
+        parts.append(f"{id} {', '.join(told)}")
+    return "; ".join(parts)
+
+
+def fig03(score: str = of_figures.SCORE) -> pd.DataFrame:
+    return of_figures.decide(drawn(scalability.FIG03).curves, of_figures.FIG03, score)
+
+
+def ranked_alike() -> pd.DataFrame:
+    """S24 and S32: whether metrics, and earlier steps, rank backbones as TIFA does at the end."""
+    return verdicts_of(metrics.stable(metrics.final(scores()), "tiny") + metrics.early(scores(), "tiny"))
+
+
+def without_images() -> pd.DataFrame:
+    """Alignment without sampling against TIFA over all committed runs, those of the rate sweep among them."""
+    every = committed().select(tier="tiny", world="scenes")
+    points = metrics.without_sampling(metrics.joined(read_scores(scalability.RESULTS), every), every.curves)
+    return verdicts_of(metrics.instead(points, "tiny"))
+
+
+def optimum() -> pd.DataFrame:
+    ours = incontext()
+    return verdicts_of([
+        dit_verdicts.interior_minima("D1", ours), dit_verdicts.exponent("D2", ours, "n_opt", "N_opt"),
+        dit_verdicts.exponent("D2", ours, "d_opt", "D_opt"),
+    ])  # fmt: skip
+
+
+def falling() -> pd.DataFrame:
+    return verdicts_of([
+        dit_verdicts.exponent("D3", incontext("loss"), "loss_opt", "loss"),
+        dit_verdicts.falls("D3", incontext(), "validation loss"),
+    ])  # fmt: skip
+
+
+def extrapolated() -> pd.DataFrame:
+    ours = incontext()
+    return verdicts_of([dit_verdicts.predicted("D5", ours, *compare.held_out(ours))])
+
+
+def held_out() -> str:
+    """The held-out largest budget in a sentence."""
+    return compare.held_out(incontext())[1]
+
+
+def results_table(study) -> str:
+    """The last evaluation of each of the study's committed rows, with the hours of one core it took."""
+    rows = drawn(study)
+    if not len(rows.runs):
+        return "\nNo run of it has been committed yet.\n"
+    table = figures.final_table(rows.curves)
+    of = rows.runs.groupby(["world", "backbone"])
+    hours, rates = of["seconds"].mean() / 3600, of["lr"].first()
+    lines = [
+        "",
+        "| world | backbone | rate | images | validation loss | caption gap | flip accuracy | TIFA | contrastive score "
+        "| hours a run | n |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for r in table.to_dict("records"):
+        cells = [f"{r[s]:.4f} ± {r[f'{s} ±']:.4f}" if r.get(s) == r.get(s) and s in r else "–" for s in figures.SCORES]
+        spent, rate = (of[r["world"], r["backbone"]] for of in (hours, rates))
+        about = f"{r['world']} | `{r['backbone']}` | {rate:g} | {r['images']:,}"
+        lines.append(f"| {about} | {' | '.join(cells)} | {spent:.2f} | {r['seeds']} |")
+    return "\n".join(lines) + "\n"
+
+
+def rate_table() -> str:
+    """The scores after a quarter of the tier's steps at each swept rate; the one that the tier uses in bold."""
+    rows = committed()
+    if not len(rows.runs):
+        return "\nNo sweep has been committed yet.\n"
+    at = rows.curves[(rows.curves["step"] == SWEPT) & (rows.curves["world"] == "scenes") & (rows.curves["seed"] == 0)]
+    at = at.merge(rows.runs[["run", "lr"]], on="run")
+    lines = ["", "| backbone | rate | validation loss | caption gap | flip accuracy |", "|---|---|---|---|---|"]
+    for backbone, frame in at.groupby("backbone"):
+        if len(frame) > 1:
+            used = preset(backbone)[0].lr
+            for _, r in frame.sort_values("lr").iterrows():
+                name = f"**{r['lr']:g}**" if r["lr"] == used else f"{r['lr']:g}"
+                scores = [f"{r[s]:.4f} ± {r[f'{s}_se']:.4f}" for s in ("val_loss", "caption_gap", "flip_accuracy")]
+                lines.append(f"| `{backbone}` | {name} | {' | '.join(scores)} |")
+    return "\n".join(lines) + "\n"
+
+
+def hours_a_row() -> str:
+    rows = drawn(scalability.FIG03).runs
+    if not len(rows):
+        return "unmeasured"
+    spent = rows["seconds"] / 3600
+    return f"{spent.min():.1f} to {spent.max():.1f} hours"
+
+
+def first_figure() -> str:
+    """What `make reproduce` takes, as benchmarks.reproduce measured it."""
+    of = json.loads((ROOT / "docs" / "reproduce.json").read_text())
+    return (
+        f"{of['minutes']:.0f} minutes from a fresh clone, installation included, and {of['peak_gb_all_processes']:.1f} "
+        f"GB of memory for all its processes together ({of['device']} cores)"
+    )
+
+
+def rank_correlation() -> float:
+    """Spearman's rank correlation of parameters and MACs over the UNets of paper S's Table 1 (claim S21)."""
+    unets = counted().query("family != 'PixArt'")
+    return spearman(unets["params"].to_numpy(), unets["macs"].to_numpy())["rho"]
