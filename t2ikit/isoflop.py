@@ -56,6 +56,7 @@ class Grid:
     most_steps: int = 100_000
     pairs: float | None = None  # in the data set, for the epochs
     factors: tuple[float, ...] = FACTORS  # of a size's rate, in its sweep
+    passing: tuple[float, ...] = ()  # budgets of other studies: what shares a run is evaluated there on its way
 
 
 @dataclass(frozen=True)
@@ -106,9 +107,9 @@ class IsoFlop:
     def runs(
         self, tier: str, seeds: Sequence[int] = (0,), points: Sequence[Point] | None = None
     ) -> list[tuple[RunConfig, Budget]]:
-        """One run a size and seed, to its largest budget and evaluated at each (of `points`, default: all), and at the
-        fewest steps, where a sweep of rates compares it; the cheapest first."""
-        fewest, steps = self.at(tier).least_steps, {}
+        """One run a size and seed, to its largest budget and evaluated at each (of `points`, default: all), at the
+        fewest steps, where a sweep of rates compares it, and at the budgets it passes; the cheapest first."""
+        grid, steps = self.at(tier), {}
         for p in sorted(points or self.points(tier), key=lambda p: p.flops_exact):
             steps.setdefault(p.backbone, []).append(p.steps)
         runs = []
@@ -120,8 +121,9 @@ class IsoFlop:
                         f"A warm-up of {config.warmup} steps is more than a tenth of {backbone}'s {min(at)}: set a "
                         "shorter warmup or more least_steps."
                     )
-                asked = tuple(sorted({fewest, *at}))
-                runs.append((config, replace(budget, steps=max(at), eval_every=max(at), eval_at=asked)))
+                passed = {self.point(backbone, c, tier).steps for c in grid.passing}
+                asked = {grid.least_steps, *at, *(s for s in passed if grid.least_steps <= s <= max(at))}
+                runs.append((config, replace(budget, steps=max(at), eval_every=max(at), eval_at=tuple(sorted(asked)))))
         return runs
 
     def optimum_runs(

@@ -70,6 +70,7 @@ def along(
             {"objective": "rf-logit-normal"} | SETTINGS[tier] | settings,
             least_steps=2 if tier == "smoke" else 1000,
             pairs=108e6 if tier == "paper" else None,
+            passing=tuple(BUDGETS[tier]),
             **(grid or {}),
         )
         for tier in SIZES

@@ -285,6 +285,21 @@ def live(home, codec):
     return study, study.table(read_live(list((home / "runs").iterdir())), "smoke")
 
 
+@pytest.mark.parametrize("tier", ["smoke", "tiny", "small"])
+def test_studies_that_share_a_run_agree_on_where_it_is_evaluated(tier):
+    """Else the figure that trains it first would make the other train it anew."""
+    of_run = {}
+    for study in studies.STUDIES.values():
+        for config, budget in study.runs(tier):
+            of_run.setdefault(config, []).append(budget)
+    shared = [budgets for budgets in of_run.values() if len(budgets) > 1]
+    assert shared
+    for budgets in shared:
+        for one in budgets:
+            for other in budgets:
+                assert {s for s in other.eval_at if s <= one.steps} <= set(one.eval_at)
+
+
 def test_snapshots_are_scored_once_and_read_when_committed(live, tmp_path, monkeypatch):
     study, table = live
     assert len(table) == 2
