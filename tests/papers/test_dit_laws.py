@@ -341,7 +341,7 @@ def test_a_committed_run_has_its_configuration_and_its_curve(run):
     assert last["val_loss"].tolist() == pytest.approx([row["val_loss"]])
 
 
-@pytest.mark.parametrize("figure", ["dit_fig05", "dit_extrapolation"])
+@pytest.mark.parametrize("figure", ["dit_fig05", "dit_extrapolation", "dit_ood"])
 def test_without_runs_a_notebook_says_so(figure, home, tmp_path):
     executed = batch.execute(batch.find(figure), {"tier": "paper"}, tmp_path / "out.ipynb")
     assert "no measured results yet at tier paper" in executed.read_text()
