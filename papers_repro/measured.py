@@ -122,6 +122,20 @@ def extrapolated() -> pd.DataFrame:
     return verdicts_of([dit_verdicts.predicted("D5", ours, *compare.held_out(ours))])
 
 
+def seeds_table() -> str:
+    """How far seeds of one size lie apart, where there are two or more."""
+    table = incontext().table
+    lines = [
+        "",
+        "| size | C (FLOPs) | seeds | validation loss | standard deviation of the seeds |",
+        "|---|---|---|---|---|",
+    ]
+    for (size, c), of in table.groupby(["backbone", "C"])["val_loss_averaged"]:
+        if len(of) > 1:
+            lines.append(f"| `{size}` | {c:.0e} | {len(of)} | {of.mean():.4f} | {of.std(ddof=1) / of.mean():.1%} |")
+    return "\n".join(lines) + "\n"
+
+
 def held_out() -> str:
     """The held-out largest budget in a sentence."""
     return compare.held_out(incontext())[1]

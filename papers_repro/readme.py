@@ -43,6 +43,7 @@ VALUES: dict[str, Callable[[], str]] = {
     "without images": lambda: verdict_table(measured.without_images(), "+.2f"),
     "D1": lambda: summary(measured.optimum()),
     "D1 D2": lambda: verdict_table(measured.optimum()),
+    "seeds": measured.seeds_table,
     "D3": lambda: summary(measured.falling()),
     "D3 laws": lambda: verdict_table(measured.falling()),
     "D5": lambda: summary(measured.extrapolated()),
