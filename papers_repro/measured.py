@@ -132,7 +132,7 @@ def seeds_table() -> str:
     ]
     for (size, c), of in table.groupby(["backbone", "C"])["val_loss_averaged"]:
         if len(of) > 1:
-            lines.append(f"| `{size}` | {c:.0e} | {len(of)} | {of.mean():.4f} | {of.std(ddof=1) / of.mean():.1%} |")
+            lines.append(f"| `{size}` | {c:.2g} | {len(of)} | {of.mean():.4f} | {of.std(ddof=1) / of.mean():.1%} |")
     return "\n".join(lines) + "\n"
 
 
