@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from t2ikit.errors import UserError
 from t2ikit.laws.intervals import LEVEL, spearman, t_quantile
 
 ORDER = ("id", "claim", "verdict", "paper", "ours", "low", "high", "n", "tier", "why")
@@ -54,10 +55,14 @@ def mean_interval(values: np.ndarray) -> tuple[float | None, float | None]:
 
 def ranked(id: str, claim: str, x: np.ndarray, y: np.ndarray, tier: str) -> Verdict:
     """Two numbers rank runs alike: Spearman's rho with Fisher's interval above `STRONG`; undecided below five runs."""
+    try:
+        found = spearman(x, y)
+    except UserError as error:  # fewer than three, or all of one are equal
+        return verdict(id, claim, tier, f"rho > {STRONG}", n=len(x), why=str(error))
+    rho = found["rho"]
     if len(x) < 5:
-        why = f"{len(x)} runs have both: a rank correlation needs five"
-        return verdict(id, claim, tier, f"rho > {STRONG}", n=len(x), why=why)
-    rho = spearman(x, y)["rho"]
+        why = f"{len(x)} runs have both (exact p = {found['p']:.2g}): an interval needs five"
+        return verdict(id, claim, tier, f"rho > {STRONG}", rho, n=len(x), why=why)
     half = t_quantile(LEVEL, 1e6) * (1.06 / max(len(x) - 3, 1)) ** 0.5  # Fieller, Hartley and Pearson 1957
     low, high = (float(np.tanh(np.arctanh(np.clip(rho, -0.9999, 0.9999)) + s * half)) for s in (-1, 1))
     return verdict(id, claim, tier, f"rho > {STRONG}", rho, low, high, len(x), (STRONG, 1.0))

@@ -64,7 +64,8 @@ def test_places_follow_what_is_better(rows):
 def test_ranks_of_few_backbones_decide_nothing_and_of_opposite_ones_contradict(rows):
     rising = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
     (few,) = metrics.stable(table(rows, tifa=rising[:4], **{"contrastive-v1": rising[:4]}), "tiny")
-    assert few["verdict"] == "undecided" and few["n"] == 4
+    assert few["verdict"] == "undecided" and few["n"] == 4 and few["ours"] == pytest.approx(1)
+    assert few["low"] is None and "exact p = 0.083" in few["why"]
     (other,) = metrics.stable(table(rows, tifa=rising, **{"contrastive-v1": rising[::-1]}), "tiny")
     assert other["verdict"] == "contradicted"
     (none,) = metrics.stable(table(rows, **{"contrastive-v1": rising}), "tiny")
