@@ -72,7 +72,9 @@ def page(found: dict) -> str:
         for entry in found["agreement"]
         for kind, of in entry["by_category"].items()
     ]
-    retrieval = [[key, *(row[k] for k in COLUMNS)] for key, row in pair["retrieval_at_1"].items()]
+    retrieval = [
+        [key, int(row[COLUMNS[0]]), *(row[k] for k in COLUMNS[1:])] for key, row in pair["retrieval_at_1"].items()
+    ]
     flips = [[key, *(row.get(f"flip_{k}") for k in FLIPS)] for key, row in pair["retrieval_at_1"].items()
              if "flip_color" in row]  # fmt: skip
     parts = [
@@ -88,7 +90,8 @@ def page(found: dict) -> str:
         rows(["captions", *FLIPS], flips),
     ]
     if speed := found.get("speed"):
-        parts.append(SPEED.format(**speed, first=speed["scored"], second=speed["from_cache"]["together"]))
+        first = ", ".join(f"{metric} {seconds:.0f} s" for metric, seconds in speed["scored"].items())
+        parts.append(SPEED.format(**speed, first=first, second=speed["from_cache"]["together"]))
     return "\n".join(parts)
 
 
@@ -122,8 +125,8 @@ Retrieval at 1 among 500; an equal caption counts as the right one. `sdxl-like`:
 """
 SPEED = """## Speed
 
-{images} images of 64 px ({questions} questions), {threads} threads, an empty cache: {first} seconds by metric, at most
-{peak_memory_gb} GB. Again, from the cache: {second} s. `python -m benchmarks.evaluate_speed`. Sampling comes before
+{images} images of 64 px ({questions} questions), {threads} threads, an empty cache: {first}, at most {peak_memory_gb} GB.
+Again, from the cache: {second} s. `python -m benchmarks.evaluate_speed`. Sampling comes before
 that, and `t2ikit evaluate` says what it will take.
 """
 
