@@ -125,9 +125,9 @@ Retrieval at 1 among 500; an equal caption counts as the right one. `sdxl-like`:
 """
 SPEED = """## Speed
 
-{images} images of 64 px ({questions} questions), {threads} threads, an empty cache: {first}, at most {peak_memory_gb} GB.
-Again, from the cache: {second} s. `python -m benchmarks.evaluate_speed`. Sampling comes before
-that, and `t2ikit evaluate` says what it will take.
+{images} images of 64 px ({questions} questions), {threads} threads, an empty cache: {first}, at most
+{peak_memory_gb} GB. Again, from the cache: {second} s. `python -m benchmarks.evaluate_speed`. Sampling comes before,
+and `t2ikit evaluate` says what it will take.
 """
 
 

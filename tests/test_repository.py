@@ -13,6 +13,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from PIL import Image
 
+from benchmarks import metrics_page
 from papers_repro import readme
 
 ROOT = Path(__file__).parent.parent
@@ -119,3 +120,8 @@ def test_the_picture_shows_the_committed_rows():
         assert not readme.PICTURE.exists()
         return
     assert Image.open(readme.PICTURE).text["source"] == readme.source(), "run `python -m papers_repro.readme`"
+
+
+def test_the_page_of_the_metrics_says_what_was_measured():
+    found = json.loads((ROOT / "docs" / "metrics.json").read_text())
+    assert metrics_page.page(found) == metrics_page.PAGE.read_text(), "run `python -m benchmarks.metrics_page --page`"
