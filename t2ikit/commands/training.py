@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from t2ikit.commands.console import Json, emit, pairs, say
 from t2ikit.errors import UserError
+
+if TYPE_CHECKING:
+    from t2ikit.isoflop import IsoFlop
 
 app = typer.Typer()
 data_app = typer.Typer(help="Worlds of image-text pairs.", no_args_is_help=True)
@@ -128,12 +131,11 @@ def study(
     ] = None,
 ) -> None:
     """Train what a study is missing, several runs side by side. Stopped, it goes on when run again."""
-    from t2ikit import hardware, results
+    from t2ikit import results
     from t2ikit.batch import studies
     from t2ikit.errors import choose
-    from t2ikit.isoflop import save_rates
+    from t2ikit.isoflop import IsoFlop, save_rates
     from t2ikit.runs import home
-    from t2ikit.study import costs
     from t2ikit.workers import train_apart, trained
 
     known = studies()
@@ -142,42 +144,28 @@ def study(
             print(f"{each.name:<36}{each.title}")
         return
     chosen = known[choose("study", name, known)]
-    try:
-        numbers = list(dict.fromkeys(int(seed) for seed in seeds.split(",")))
-    except ValueError:
-        raise UserError(f"--seeds {seeds!r} are no whole numbers: write them as --seeds 0,1,2.") from None
-    if (rates or optimum) and not hasattr(chosen, "rate_runs"):
+    along_budgets = isinstance(chosen, IsoFlop)
+    if (rates or optimum) and not along_budgets:
         raise UserError(f"{name} is no isoFLOP study: leave --rates and --optimum out.")
     if rates and optimum:
         raise UserError("A sweep of rates has no optimum: give either --rates or --optimum.")
     if save and not rates:
         raise UserError("--save keeps a sweep of rates: give --rates too, or --export to keep runs.")
-    if not 0 < mfu <= 1:
-        raise UserError(f"A model FLOPs utilisation of {mfu:g} is not possible: choose a share above 0, up to 1.")
+    numbers = whole_numbers(seeds)
     if rates:
         wanted = chosen.rate_runs(tier, numbers)
     elif optimum:
         wanted = chosen.optimum_runs(results.read_committed(optimum), tier, numbers)
     else:
         wanted = chosen.runs(tier, numbers)
-    gpus = [gpu] if gpu else ["H100", "H200"] if tier == "paper" else []
-    speeds = {name: hardware.gpu(name).peak * mfu for name in gpus} or {"own": hardware.gemm_peak("fp32") * mfu}
-    of_runs = costs(wanted, next(iter(speeds.values())))
-    say(
-        f"Hours are of one {' or '.join(gpus) or 'machine like this'} at an MFU of {mfu:g}: a budget's by C = 6 N D, a "
-        "run's by its exact FLOPs."
-    )
-    if hasattr(chosen, "budget_costs") and not (rates or optimum):
-        print(chosen.budget_costs(tier, speeds).to_string(index=False, float_format="{:.4g}".format), "\n")
-    print(of_runs.to_string(index=False, float_format="{:.4g}".format))
-    print(f"{len(of_runs)} runs, {of_runs['hours'].sum():.4g} hours in all.")
+    print_costs(wanted, chosen if along_budgets and not (rates or optimum) else None, tier, gpu, mfu)
     if dry_run and not export:
         return
     root = home() / "runs"
     folders = [f for f in trained(wanted, root) if f] if dry_run else train_apart(wanted, root)
     if export:
         say(f"{results.export(folders, export)} of {len(wanted)} runs are in {export}.")
-        if folders and hasattr(chosen, "export_points") and not rates:
+        if folders and along_budgets and not rates:
             say(f"The study's points are in {chosen.export_points(export, tier)}.")
     if dry_run:
         return
@@ -188,6 +176,34 @@ def study(
         print(table[["backbone", "seed", "lr", "val_loss", "above"]].to_string(index=False))
         if save:
             save_rates(save, table)
+
+
+def whole_numbers(seeds: str) -> list[int]:
+    """`"0,1,2"` as numbers, each once."""
+    try:
+        return list(dict.fromkeys(int(seed) for seed in seeds.split(",")))
+    except ValueError:
+        raise UserError(f"--seeds {seeds!r} are no whole numbers: write them as --seeds 0,1,2.") from None
+
+
+def print_costs(wanted: list, by_budget: IsoFlop | None, tier: str, gpu: str | None, mfu: float) -> None:
+    """What the runs cost, and above it each budget of `by_budget`, in hours of a GPU or of this machine."""
+    from t2ikit import hardware
+    from t2ikit.study import costs
+
+    if not 0 < mfu <= 1:
+        raise UserError(f"A model FLOPs utilisation of {mfu:g} is not possible: choose a share above 0, up to 1.")
+    gpus = [gpu] if gpu else ["H100", "H200"] if tier == "paper" else []
+    speeds = {name: hardware.gpu(name).peak * mfu for name in gpus} or {"own": hardware.gemm_peak("fp32") * mfu}
+    say(
+        f"Hours are of one {' or '.join(gpus) or 'machine like this'} at an MFU of {mfu:g}: a budget's by C = 6 N D, a "
+        "run's by its exact FLOPs."
+    )
+    if by_budget:
+        print(by_budget.budget_costs(tier, speeds).to_string(index=False, float_format="{:.4g}".format), "\n")
+    of_runs = costs(wanted, next(iter(speeds.values())))
+    print(of_runs.to_string(index=False, float_format="{:.4g}".format))
+    print(f"{len(of_runs)} runs, {of_runs['hours'].sum():.4g} hours in all.")
 
 
 @app.command()
