@@ -191,7 +191,9 @@ def main(
     new = of_table(chosen.table(live, tier), RESULTS, metric or list(METRICS), tier, sets, images)
     new = new.drop(columns=["world", "captions"])
     new = new.rename(columns={"steps": "step", "on_world": "world", "on_captions": "captions"})[COLUMNS]
-    both = pd.concat([read(RESULTS), new]).drop_duplicates(COLUMNS[:5], keep="last")
+    both = (
+        pd.concat([read(RESULTS), new]).drop_duplicates(COLUMNS[:5], keep="last").astype({"value": float, "se": float})
+    )
     both.sort_values(COLUMNS[:5]).to_csv(RESULTS / FILE, index=False, float_format="%.7g")
     print(f"{len(new)} scores of {study} are in {RESULTS / FILE}.")
 
