@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from papers_repro.dit_laws import compare, profiles
+from papers_repro.dit_laws import scores as dit_scores
 from papers_repro.dit_laws import studies as dit
 from papers_repro.dit_laws import verdicts as dit_verdicts
 from papers_repro.scalability import metrics
@@ -114,6 +115,32 @@ def falling() -> pd.DataFrame:
     return verdicts_of([
         dit_verdicts.exponent("D3", incontext("loss"), "loss_opt", "loss"),
         dit_verdicts.falls("D3", incontext(), "validation loss"),
+    ])  # fmt: skip
+
+
+@functools.cache
+def of_snapshots(metric: str) -> profiles.Profile:
+    """The in-context study under a metric of papers_repro.dit_laws.scores."""
+    points = dit.INCONTEXT.table(profiles.gather([dit.INCONTEXT], "tiny", live=False), "tiny")
+    found = dit_scores.of_table(points, dit.RESULTS, [metric], "tiny")
+    return profiles.fitted(dit.INCONTEXT, dit_scores.wide(points, found), "tiny", metric, metric)
+
+
+def likelihoods() -> pd.DataFrame:
+    """D3 of bound and likelihood."""
+    return verdicts_of([dit_verdicts.falls("D3", of_snapshots(metric)) for metric in ("vlb", "nll")])
+
+
+def quality() -> pd.DataFrame:
+    """D4 and D12: the distance of images falls with compute, and ranks runs as the loss does."""
+    distance = of_snapshots("fd-efficientnet-lite0")
+    gaps = incontext().table.assign(gap=lambda t: -t["caption_gap"])
+    return verdicts_of([
+        dit_verdicts.interior_minima("D1", distance), dit_verdicts.exponent("D4", distance, "loss_opt", "FID"),
+        dit_verdicts.ranked("D12", f"{distance.y} ranks the runs as the validation loss does",
+                            *profiles.ranks(distance.table, "val_loss_averaged", distance.y), "tiny"),
+        dit_verdicts.ranked("D12", "the caption gap ranks the runs as the validation loss does",
+                            *profiles.ranks(gaps, "val_loss", "gap"), "tiny"),
     ])  # fmt: skip
 
 

@@ -63,6 +63,7 @@ def ranked(id: str, claim: str, x: np.ndarray, y: np.ndarray, tier: str) -> Verd
     if len(x) < 5:
         why = f"{len(x)} runs have both (exact p = {found['p']:.2g}): an interval needs five"
         return verdict(id, claim, tier, f"rho > {STRONG}", rho, n=len(x), why=why)
+    most = 1 - 6 / (len(x) ** 3 - len(x))  # halfway to one swap of neighbours: a perfect order of few is no certainty
     half = t_quantile(LEVEL, 1e6) * (1.06 / max(len(x) - 3, 1)) ** 0.5  # Fieller, Hartley and Pearson 1957
-    low, high = (float(np.tanh(np.arctanh(np.clip(rho, -0.9999, 0.9999)) + s * half)) for s in (-1, 1))
+    low, high = (float(np.tanh(np.arctanh(np.clip(rho, -most, most)) + s * half)) for s in (-1, 1))
     return verdict(id, claim, tier, f"rho > {STRONG}", rho, low, high, len(x), (STRONG, 1.0))

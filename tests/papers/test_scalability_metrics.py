@@ -66,6 +66,8 @@ def test_ranks_of_few_backbones_decide_nothing_and_of_opposite_ones_contradict(r
     (few,) = metrics.stable(table(rows, tifa=rising[:4], **{"contrastive-v1": rising[:4]}), "tiny")
     assert few["verdict"] == "undecided" and few["n"] == 4 and few["ours"] == pytest.approx(1)
     assert few["low"] is None and "exact p = 0.083" in few["why"]
+    (five,) = metrics.stable(table(rows, tifa=rising[:5], **{"contrastive-v1": rising[:5]}), "tiny")
+    assert five["ours"] == pytest.approx(1) and five["low"] < 0.5 and five["verdict"] == "undecided"
     (other,) = metrics.stable(table(rows, tifa=rising, **{"contrastive-v1": rising[::-1]}), "tiny")
     assert other["verdict"] == "contradicted"
     (none,) = metrics.stable(table(rows, **{"contrastive-v1": rising}), "tiny")
