@@ -127,8 +127,16 @@ def of_snapshots(metric: str) -> profiles.Profile:
 
 
 def likelihoods() -> pd.DataFrame:
-    """D3 of bound and likelihood."""
-    return verdicts_of([dit_verdicts.falls("D3", of_snapshots(metric)) for metric in ("vlb", "nll")])
+    """D3 of bound and likelihood: they fall as power laws, and rank the runs as the validation loss does."""
+    both = {metric: of_snapshots(metric) for metric in ("vlb", "nll")}
+    return verdicts_of(
+        [dit_verdicts.falls("D3", ours) for ours in both.values()]
+        + [
+            dit_verdicts.ranked("D3", f"{metric} ranks the runs as the validation loss does",
+                                *profiles.ranks(ours.table, "val_loss_averaged", metric), "tiny")
+            for metric, ours in both.items()
+        ]
+    )  # fmt: skip
 
 
 def quality() -> pd.DataFrame:
