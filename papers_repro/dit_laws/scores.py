@@ -21,8 +21,8 @@ from tqdm.auto import tqdm
 from t2ikit.data.world import get_world
 from t2ikit.encoders import image_codec, text_encoder
 from t2ikit.errors import UserError, choose
-from t2ikit.files import append_line, read_lines
-from t2ikit.generate import generate, load_run
+from t2ikit.files import append_line, read_json, read_lines
+from t2ikit.generate import config_of, generate, load_run
 from t2ikit.objectives import DDPM, RectifiedFlow
 from t2ikit.probe import Probe, make_probe
 from t2ikit.results import read_live
@@ -90,15 +90,14 @@ def of_snapshot(
     for metric in metrics:
         choose("metric", metric, METRICS)
     kept = {_key(r): r for r in read_lines(folder / "scores.jsonl", COLUMNS)}
+    config = config_of(folder, read_json(folder / "config.json", ("config",))["config"])
     loaded, rows = None, []
     for world, captions in on or [(None, None)]:
         for metric in metrics:
-            loaded = loaded or load_run(folder, step, averaged=True)
-            parts, model = loaded
-            config = parts.config
             where = {"world": world or config.world, "captions": captions or config.captions}
             row = {"run": folder.name, "step": step, "metric": metric} | where | {"n": n or config.probe_images}
             if _key(row) not in kept:
+                parts, model = loaded = loaded or load_run(folder, step, averaged=True)
                 if not isinstance(parts.objective, RectifiedFlow):
                     raise UserError(f"{folder.name} is trained by {config.objective}: choose runs of a rectified flow.")
                 probe = _probe(*where.values(), config.resolution, config.codec, config.text, row["n"])

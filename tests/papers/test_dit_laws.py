@@ -307,6 +307,7 @@ def test_snapshots_are_scored_once_and_read_when_committed(live, tmp_path, monke
     assert len(found) == 6 and found["value"].notna().all() and (found["n"] == 16).all()
     assert set(zip(found["on_world"], found["on_captions"], strict=True)) == {("scenes", "medium")}
     monkeypatch.setattr(scores, "METRICS", dict.fromkeys(scores.METRICS))  # nothing is computed again
+    monkeypatch.setattr(scores, "load_run", None)
     again = scores.of_table(table, tmp_path, ["vlb", "nll", "val_loss"], "smoke")
     pd.testing.assert_frame_equal(found, again, check_dtype=False)
     wide = scores.wide(table, found)
