@@ -111,15 +111,22 @@ def read_scores(folder: Path) -> pd.DataFrame:
     there are none yet."""
     path = folder / "scores.csv"
     if not path.exists():
-        return pd.DataFrame(columns=[*ROW[:-1], "images.guidance"])
+        return pd.DataFrame(columns=[*ROW[:-1], "images.guidance", "images.prompts", "images.loss_space"])
     table = read(path)
     return table[table["versus"].isna()]
 
 
+def largest_set(scores: pd.DataFrame) -> pd.DataFrame:
+    """The scores on one set of prompts, in each loss space the largest: scores on different sets do not compare. (The
+    first 200 different captions are simpler than the first 1,000: a simple one is seldom new.)"""
+    n = scores.groupby(["images.loss_space", "images.prompts"])["n"].transform("max")
+    return scores[n == n.groupby(scores["images.loss_space"]).transform("max")]
+
+
 def scored(rows: Results, scores: pd.DataFrame, guidance: float = 7.5) -> Results:
-    """`rows` with a column for each metric of images drawn with `guidance`, of the most prompts where several were
-    drawn, and `METRIC_se`: its 95% interval over prompts as a standard error."""
-    table = scores[np.isclose(scores["images.guidance"].astype(float), guidance)].sort_values("n")
+    """`rows` with a column for each metric of images drawn with `guidance` for the largest set of prompts, and
+    `METRIC_se`: its 95% interval over prompts as a standard error."""
+    table = largest_set(scores[np.isclose(scores["images.guidance"].astype(float), guidance)])
     table = table.drop_duplicates(["run", "step", "metric"], keep="last")
     table = table.assign(se=(table["high"] - table["low"]) / (2 * 1.959964))
     wide = table.pivot(index=["run", "step"], columns="metric", values="value")

@@ -45,7 +45,7 @@ def read_offline(chromium):
 
     def read(path, **options):
         context = chromium.new_context(offline=True, **{"viewport": {"width": 1100, "height": 900}, **options})
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(120_000)  # a busy machine is no fault of the page's
         page = context.new_page()
         page.wrong = []
         page.on("request", lambda request: page.wrong.append(request.url) if _outside(request.url) else None)

@@ -15,7 +15,7 @@ import pandas as pd
 
 from papers_repro.verdicts import STRONG, Verdict, ranked, verdict
 from t2ikit.laws.intervals import spearman
-from t2ikit.results import Results
+from t2ikit.results import Results, largest_set
 
 if TYPE_CHECKING:
     import altair as alt
@@ -34,9 +34,9 @@ def joined(scores: pd.DataFrame, rows: Results) -> pd.DataFrame:
 
 
 def final(table: pd.DataFrame, guidance: float = GUIDANCE) -> pd.DataFrame:
-    """Of a `joined` table each run's last step at one guidance, of the most prompts where several were drawn."""
+    """Of a `joined` table each run's last step at one guidance, on the largest set of prompts."""
     table = table[(table["step"] == table["steps"]) & np.isclose(table["images.guidance"].astype(float), guidance)]
-    return table.sort_values("n").drop_duplicates(["run", "metric"], keep="last")
+    return largest_set(table).drop_duplicates(["run", "metric"], keep="last")
 
 
 def of_panel(table: pd.DataFrame) -> list[str]:
@@ -105,7 +105,7 @@ def stable(table: pd.DataFrame, tier: str) -> list[Verdict]:
 def early(table: pd.DataFrame, tier: str, metric: str = "tifa", guidance: float = GUIDANCE) -> list[Verdict]:
     """S32: scores at each earlier step rank the backbones as the last step does."""
     table = table[(table["metric"] == metric) & np.isclose(table["images.guidance"].astype(float), guidance)]
-    table = table.sort_values("n").drop_duplicates(["run", "step"], keep="last")  # of the most prompts
+    table = largest_set(table).drop_duplicates(["run", "step"], keep="last")
     claim = "{} at step {:,} ranks backbones as at the end"
     wide = table.groupby(["backbone", "step"])["value"].mean().unstack("step")
     end = table[table["step"] == table["steps"]].groupby("backbone")["value"].mean()
@@ -154,9 +154,10 @@ def guidance_ranks(table: pd.DataFrame, metric: str = "tifa") -> pd.DataFrame:
 
 
 def without_sampling(table: pd.DataFrame, curves: pd.DataFrame, guidance: float = GUIDANCE) -> pd.DataFrame:
-    """A row a run: TIFA at its last step beside what alignment without sampling says there; one point a run, since
-    steps of one run are not independent."""
-    tifa = final(table, guidance)
+    """A row a run: TIFA at its last step, on the set of prompts that most runs have, beside what alignment without
+    sampling says there; one point a run, since steps of one run are not independent."""
+    runs = table.groupby("images.prompts")["run"].transform("nunique")
+    tifa = final(table[runs == runs.max()], guidance)
     tifa = tifa[tifa["metric"] == "tifa"][["run", "step", "backbone", "lr", "value"]].rename(columns={"value": "tifa"})
     scores = ["run", "step", "caption_gap", "flip_accuracy", "val_loss"]
     return tifa.merge(curves[scores].drop_duplicates(["run", "step"]), on=["run", "step"])

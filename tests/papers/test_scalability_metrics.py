@@ -12,7 +12,8 @@ BACKBONES = [f"b{k}" for k in range(6)]
 
 def score(run, metric, value, step=100, guidance=7.5, n=50, versus=None, prompts="p"):
     row = {"run": run, "step": step, "metric": metric, "value": value, "low": value - 0.1, "high": value + 0.1, "n": n}
-    return row | {"versus": versus, "images.guidance": guidance, "images.prompts": prompts}
+    row |= {"versus": versus, "images.guidance": guidance, "images.prompts": f"{prompts}{n}"}
+    return row | {"images.loss_space": "s"}
 
 
 @pytest.fixture
@@ -33,11 +34,13 @@ def table(rows, **by_metric):
 
 
 def test_scores_join_the_curves_at_their_step_and_guidance(rows):
-    made = [score("r-b0", "tifa", 0.5), score("r-b0", "tifa", 0.4, guidance=1.0), score("r-b1", "tifa", 0.9, n=10),
-            score("r-b1", "tifa", 0.6, n=1000), score("r-b2", "tifa", 0.7, step=50)]  # fmt: skip
+    made = [
+        *(score("r-b0", "tifa", 0.5), score("r-b0", "tifa", 0.4, guidance=1.0), score("r-b1", "tifa", 0.9, n=10)),
+        *(score("r-b1", "tifa", 0.6), score("r-b2", "tifa", 0.7, step=50), score("r-b3", "tifa", 0.8, n=10)),
+    ]
     curves = scored(rows, pd.DataFrame(made)).curves.set_index(["run", "step"])["tifa"]
     assert curves["r-b0", 100] == 0.5 and np.isnan(curves["r-b0", 50])
-    assert curves["r-b1", 100] == 0.6  # of the most prompts
+    assert curves["r-b1", 100] == 0.6 and np.isnan(curves["r-b3", 100])  # on one set of prompts, the largest
     assert curves["r-b2", 50] == 0.7
     errors = scored(rows, pd.DataFrame(made)).curves["tifa_se"].dropna()
     assert errors.tolist() == pytest.approx([0.1 / 1.96] * 3, rel=1e-4)
@@ -112,3 +115,9 @@ def test_the_panel_has_a_chart_a_metric_and_none_without_scores(rows, tmp_path):
 def test_one_point_a_run_of_alignment_without_sampling(rows):
     points = metrics.without_sampling(table(rows, tifa=[0.1, 0.2, 0.3]), rows.curves)
     assert points["caption_gap"].tolist() == [0, 1, 2] and len(points) == 3
+
+
+def test_alignment_is_held_against_tifa_on_the_prompts_that_most_runs_have(rows):
+    made = [score(f"r-{b}", "tifa", 0.5, n=200) for b in BACKBONES[:4]] + [score("r-b0", "tifa", 0.4, n=1000)]
+    assert metrics.without_sampling(metrics.joined(pd.DataFrame(made), rows), rows.curves)["tifa"].tolist() == [0.5] * 4
+    assert metrics.final(metrics.joined(pd.DataFrame(made), rows))["value"].tolist() == [0.4]
