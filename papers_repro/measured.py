@@ -103,6 +103,23 @@ def without_images() -> pd.DataFrame:
     return verdicts_of(metrics.instead(points, "tiny"))
 
 
+def guidance_table() -> str:
+    """Each backbone's place at each guidance by two metrics, and the rank correlation with the places at the paper's."""
+    lines = []
+    for metric in ("tifa", "contrastive-v1"):
+        places = metrics.guidance_ranks(scores(), metric)
+        if places.empty:
+            continue
+        if not lines:
+            lines += [
+                "",
+                f"| metric | guidance | {' | '.join(places.columns)} |",
+                "|---" * (len(places.columns) + 2) + "|",
+            ]
+        lines += [f"| {metric} | {g:g} | {' | '.join(f'{v:.3g}' for v in row)} |" for g, row in places.iterrows()]
+    return "\n".join(lines) + "\n" if lines else "\nNot swept yet.\n"
+
+
 def optimum() -> pd.DataFrame:
     ours = incontext()
     return verdicts_of([

@@ -40,6 +40,7 @@ VALUES: dict[str, Callable[[], str]] = {
     "S4 by flips": lambda: verdict_table(measured.fig03(), "+.3f"),
     "S24": lambda: summary(measured.ranked_alike()),
     "S24 S32": lambda: verdict_table(measured.ranked_alike(), "+.2f"),
+    "guidance": measured.guidance_table,
     "without images": lambda: verdict_table(measured.without_images(), "+.2f"),
     "D1": lambda: summary(measured.optimum()),
     "D1 D2": lambda: verdict_table(measured.optimum()),
