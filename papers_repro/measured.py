@@ -104,7 +104,7 @@ def without_images() -> pd.DataFrame:
 
 
 def guidance_table() -> str:
-    """Each backbone's place at each guidance by two metrics, and the rank correlation with the places at the paper's."""
+    """Each backbone's place at each guidance, and the rank correlation with the places at the paper's."""
     lines = []
     for metric in ("tifa", "contrastive-v1"):
         places = metrics.guidance_ranks(scores(), metric)
