@@ -42,7 +42,7 @@ def final(table: pd.DataFrame, guidance: float = GUIDANCE) -> pd.DataFrame:
 def of_panel(table: pd.DataFrame) -> list[str]:
     """The metrics of a table, TIFA first."""
     names = [m for m in table["metric"].unique() if not any(part in m for part in PARTS)]
-    return sorted(names, key=lambda m: ("tifa" not in m, m.startswith(LESS), m))
+    return sorted(names, key=lambda m: (m != "tifa", "tifa" not in m, m.startswith(LESS), m))
 
 
 def panel(table: pd.DataFrame, order: Sequence[str]) -> alt.ConcatChart | None:
