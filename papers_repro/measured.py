@@ -91,6 +91,12 @@ def fig03(score: str = of_figures.SCORE) -> pd.DataFrame:
     return of_figures.decide(drawn(scalability.FIG03).curves, of_figures.FIG03, score)
 
 
+def fig13() -> pd.DataFrame:
+    """S9, by both scores."""
+    curves = drawn(scalability.FIG13).curves
+    return pd.concat([of_figures.decide(curves, of_figures.FIG13, score) for score in ("tifa", of_figures.SCORE)])
+
+
 def ranked_alike() -> pd.DataFrame:
     """S24 and S32: whether metrics, and earlier steps, rank backbones as TIFA does at the end."""
     return verdicts_of(metrics.stable(metrics.final(scores()), "tiny") + metrics.early(scores(), "tiny"))

@@ -38,6 +38,8 @@ VALUES: dict[str, Callable[[], str]] = {
     "S4": lambda: summary(measured.fig03("tifa")),
     "S4 by TIFA": lambda: verdict_table(measured.fig03("tifa"), "+.3f"),
     "S4 by flips": lambda: verdict_table(measured.fig03(), "+.3f"),
+    "S9": lambda: summary(measured.fig13()),
+    "S9 scores": lambda: verdict_table(measured.fig13(), "+.3f"),
     "S24": lambda: summary(measured.ranked_alike()),
     "S24 S32": lambda: verdict_table(measured.ranked_alike(), "+.2f"),
     "guidance": measured.guidance_table,
