@@ -1,7 +1,8 @@
 """Shards: encoded once, read by index, never another's, never damaged ones."""
 
 import json
-import multiprocessing
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -80,25 +81,35 @@ def test_a_cache_of_another_encoder_is_refused(tmp_path):
         EncodedSplit(tmp_path, IDENTITY, N, encode)
 
 
-def _ask(folder, start):
-    def slow(indices):
-        with (folder / "made").open("a") as f:
-            f.write(".")
-        return encode(indices)
+ASK = """
+import sys
+from pathlib import Path
+import torch
+from t2ikit.cache import EncodedSplit
 
-    start.wait()
-    EncodedSplit(folder, IDENTITY, 100, slow).rows([5])
+folder = Path(sys.argv[1])
+
+def encode(indices):
+    with (folder / "made").open("a") as f:
+        f.write(".")
+    return {"latents": torch.zeros(len(indices), 1)}
+
+print("ready", flush=True)
+input()
+EncodedSplit(folder, {"world": "w", "kind": "latents"}, 100, encode).rows([5])
+"""
 
 
 def test_two_runs_that_need_a_shard_encode_it_once(tmp_path):
-    fork = multiprocessing.get_context("fork")
-    start = fork.Barrier(4)
-    children = [fork.Process(target=_ask, args=(tmp_path, start)) for _ in range(4)]
+    line, pipes = [sys.executable, "-c", ASK, str(tmp_path)], {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    children = [subprocess.Popen(line, text=True, **pipes) for _ in range(4)]
+    assert [child.stdout.readline() for child in children] == ["ready\n"] * 4
     for child in children:
-        child.start()
+        child.stdin.write("\n")
+        child.stdin.flush()
     for child in children:
-        child.join()
-    assert [child.exitcode for child in children] == [0] * 4
+        child.communicate()
+    assert [child.returncode for child in children] == [0] * 4
     assert (tmp_path / "made").read_text() == "."
 
 

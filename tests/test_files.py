@@ -1,9 +1,8 @@
 """Files: the old bytes or the new ones, and a sentence for what is wrong with them."""
 
-import multiprocessing
 import os
-import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -13,23 +12,27 @@ from t2ikit.errors import UserError
 from t2ikit.files import read_json, read_lines, write_atomic, write_json
 from t2ikit.runs import Lease
 
-FORK = multiprocessing.get_context("fork")
+REWRITE_FOR_EVER = """
+import itertools, sys
+from pathlib import Path
+from t2ikit.files import write_atomic
 
-
-def _rewrite_for_ever(path):
-    for size in range(10**9):
-        write_atomic(path, bytes([size % 251]) * 200_000)
+for size in itertools.count():
+    write_atomic(Path(sys.argv[1]), bytes([size % 251]) * 200_000)
+    if not size:
+        print("ready", flush=True)
+"""
 
 
 def test_a_writer_killed_at_any_moment_leaves_old_or_new_bytes(tmp_path):
     path = tmp_path / "file"
     write_atomic(path, b"\xff" * 200_000)
     for delay in (0.0, 0.003, 0.01, 0.03):
-        child = FORK.Process(target=_rewrite_for_ever, args=(path,))
-        child.start()
+        child = subprocess.Popen([sys.executable, "-c", REWRITE_FOR_EVER, str(path)], stdout=subprocess.PIPE, text=True)
+        assert child.stdout.readline() == "ready\n"
         time.sleep(0.02 + delay)
-        os.kill(child.pid, signal.SIGKILL)
-        child.join()
+        child.kill()
+        child.communicate()
         data = path.read_bytes()
         assert len(data) == 200_000 and len(set(data)) == 1
 

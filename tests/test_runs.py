@@ -1,9 +1,10 @@
 """The run folder: where it is, the lease, and the table of runs."""
 
-import multiprocessing
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 
@@ -15,7 +16,6 @@ from t2ikit.errors import Busy, UserError
 from t2ikit.files import read_json, write_json
 from t2ikit.runs import Lease, holder_of, leased, table
 
-FORK = multiprocessing.get_context("fork")
 ROW = dict.fromkeys(runs.ROW_KEYS, 1) | {"status": "done"}
 
 
@@ -50,17 +50,20 @@ def test_one_holder_at_a_time_in_one_process(tmp_path):
     assert holder_of(tmp_path) is None
 
 
-def _hold(folder, ready):
-    with leased(folder):
-        ready.set()
-        time.sleep(60)
+HOLD = """
+import sys, time
+from pathlib import Path
+from t2ikit.runs import leased
+
+with leased(Path(sys.argv[1])):
+    print("ready", flush=True)
+    time.sleep(600)
+"""
 
 
 def test_another_process_is_busy_and_a_dead_ones_lease_is_taken_over(tmp_path):
-    ready = FORK.Event()
-    child = FORK.Process(target=_hold, args=(tmp_path, ready))
-    child.start()
-    assert ready.wait(30)
+    child = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert child.stdout.readline() == "ready\n"
     with pytest.raises(Busy, match=f"process {child.pid} "):
         Lease(tmp_path).acquire()
     os.kill(child.pid, signal.SIGKILL)
@@ -68,7 +71,7 @@ def test_another_process_is_busy_and_a_dead_ones_lease_is_taken_over(tmp_path):
         time.sleep(0.01)
     assert holder_of(tmp_path) is None  # dead, though not yet waited for
     Lease(tmp_path).acquire()
-    child.join()
+    child.communicate()
 
 
 def test_a_pid_that_was_given_to_another_process_is_not_the_holder(tmp_path):

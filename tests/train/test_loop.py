@@ -26,7 +26,10 @@ from t2ikit.train.loop import Loop, is_done, run_folder, train
 from t2ikit.train.setup import resolve
 from t2ikit.workers import command
 
-FORK = multiprocessing.get_context("fork")  # a real process that need not load the encoders again
+# Real processes that need not import torch again: forked from one that has, and that has no threads. Forked from the
+# tests' own, which has them, a child could wait for ever for a lock that no thread of it holds.
+CLEAN = multiprocessing.get_context("forkserver")
+CLEAN.set_forkserver_preload(["t2ikit.commands.training", "t2ikit.train.loop"])
 STAMPS = ("seconds", "images_per_second", "mfu", "memory_bytes", "eval_seconds")
 
 
@@ -40,23 +43,10 @@ def log_of(folder):
 
 
 def apart(config, budget, root=None):
-    """`train` in a process of its own, which exits as the CLI does."""
-
-    def work():
-        torch.set_num_threads(1)
-        try:
-            train(config, budget, root)
-        except Busy:
-            os._exit(75)
-        except UserError:
-            os._exit(2)
-        except SystemExit as stop:
-            os._exit(stop.code)
-        except KeyboardInterrupt:
-            os._exit(130)
-        os._exit(0)
-
-    child = FORK.Process(target=work)
+    """`t2ikit train` in a process of its own."""
+    line = command(config, budget, root or runs.home() / "runs")[2:]
+    code = f"import os, sys, t2ikit.cli\nos.environ |= {dict(os.environ)}\nsys.argv = {line}\nt2ikit.cli.main()"
+    child = CLEAN.Process(target=exec, args=(code, {}))
     child.start()
     return child
 
