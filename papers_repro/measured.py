@@ -88,13 +88,13 @@ def summary(rows: pd.DataFrame) -> str:
 
 
 def fig03(score: str = of_figures.SCORE) -> pd.DataFrame:
-    return of_figures.decide(drawn(scalability.FIG03).curves, of_figures.FIG03, score)
+    return of_figures.decide(drawn(scalability.FIG03), of_figures.FIG03, score)
 
 
 def fig13() -> pd.DataFrame:
     """S9, by both scores."""
-    curves = drawn(scalability.FIG13).curves
-    return pd.concat([of_figures.decide(curves, of_figures.FIG13, score) for score in ("tifa", of_figures.SCORE)])
+    rows = drawn(scalability.FIG13)
+    return pd.concat([of_figures.decide(rows, of_figures.FIG13, score) for score in ("tifa", of_figures.SCORE)])
 
 
 def ranked_alike() -> pd.DataFrame:

@@ -1,48 +1,164 @@
-"""Claims S4–S13 (paper S) against our own runs, by the rule of papers_repro/verdicts.py: who is ahead.
+"""Claims S4–S13 (paper S) against our own runs, by the rule of papers_repro/verdicts.py: who is ahead, who is there
+sooner, what a parameter buys.
 
-A difference is taken seed by seed and its interval is over seeds. With one seed the interval is over validation images
+Backbones are compared seed by seed and intervals are over seeds. With one seed the interval is over validation images
 (of TIFA: over prompts) alone, as if each backbone had images of its own (they are the same, so it is wider than need
 be), is shown, and decides nothing.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy.stats import linregress
 
 from papers_repro.verdicts import Verdict, mean_interval, table, verdict
 from t2ikit.laws.intervals import LEVEL, t_quantile
+from t2ikit.results import Results
 
 SCORE = "flip_accuracy"
-AT_EQUAL = {"step": "steps", "flops_paper": "compute"}
-# id, the backbone that the paper has ahead, the other, at equal what; a margin where it has them match
+MATCH = 0.02  # what "matches within noise" and "gains little" allow either way, of a score between 0 and 1
+NAMES = {"step": "steps", "flops_paper": "compute"}
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """`first` scores above `second` at the largest `x` that both have reached; with a `margin` alike within it."""
+
+    id: str
+    first: str
+    second: str
+    x: str = "step"
+    margin: float = 0
+
+    def __call__(self, curves: pd.DataFrame, score: str = SCORE) -> Verdict:
+        """The verdict from `curves` of one world: a row an evaluation, with `score` and its standard error."""
+        x, says, printed, where = self.x, f"is ahead of {self.second}", "> 0", (0, np.inf)
+        if self.margin:
+            says, printed = f"matches {self.second} within ± {self.margin:g}", f"± {self.margin:g}"
+            where = (-self.margin, self.margin)
+        head = (self.id, f"{self.first} {says} at equal {NAMES[x]} ({score})", tier_of(curves), printed)
+        both = pairs(curves, self.first, self.second)
+        if not both:
+            return verdict(*head, why="not measured")
+        ends = [min(a[x].max(), b[x].max()) for a, b in both]
+        if any(end < c.loc[c["step"] > 0, x].min() for pair, end in zip(both, ends, strict=True) for c in pair):
+            return verdict(*head, why=f"one of the two was not scored at equal {NAMES[x]}")
+        gained = np.array([at(a, x, e, score) - at(b, x, e, score) for (a, b), e in zip(both, ends, strict=True)])
+        if len(both) > 1:
+            return verdict(*head, gained.mean(), *mean_interval(gained), len(both), where)
+        half = t_quantile(LEVEL, 1e6) * np.hypot(*(at(c, x, ends[0], f"{score}_se") for c in both[0]))
+        row = verdict(*head, gained[0], gained[0] - half, gained[0] + half, 1)
+        return row | {"verdict": "undecided", "why": "one seed: the interval is over images alone"}
+
+
+@dataclass(frozen=True)
+class Sooner:
+    """`first` reaches the last score of `second` with at most one of `times` parts of its `x`."""
+
+    id: str
+    first: str
+    second: str
+    times: float
+    x: str = "step"
+
+    def __call__(self, curves: pd.DataFrame, score: str = SCORE) -> Verdict:
+        """The verdict from `curves` of one world. A run that does not get there counts as if it had at its end, one
+        that is there when it is first scored from then on; both are said."""
+        says = f"reaches {self.second}'s last score ({score}) with {self.times:g} times less {NAMES[self.x]}"
+        head = (self.id, f"{self.first} {says}", tier_of(curves), f"{self.times:g} times")
+        both = pairs(curves, self.first, self.second)
+        if not both:
+            return verdict(*head, why="not measured")
+        goals = [b.sort_values(self.x)[score].iloc[-1] for _, b in both]
+        found = [reached(a, self.x, score, goal) for (a, _), goal in zip(both, goals, strict=True)]
+        factor = np.log([b[self.x].max() / place for (place, _), (_, b) in zip(found, both, strict=True)])
+        inexact = Counter(how for _, how in found if how)
+        why = "; ".join(f"{count} of {len(both)} {how}" for how, count in inexact.items())
+        low, high = mean_interval(factor)
+        if low is None:
+            return verdict(*head, float(np.exp(factor[0])), n=1, why="; ".join(filter(None, ("one seed", why))))
+        return verdict(*head, *np.exp([factor.mean(), low, high]), len(both), (self.times, np.inf), why)
+
+
+@dataclass(frozen=True)
+class Slope:
+    """A doubling of the parameters buys more score along the backbones `first` than along `second`."""
+
+    id: str
+    says: str
+    first: Sequence[str]
+    second: Sequence[str]
+
+    def __call__(self, curves: pd.DataFrame, score: str = SCORE) -> Verdict:
+        """The verdict from `curves` of one world, which have N: last scores, a backbone's seeds averaged, on a line in
+        log N each; the interval of the slopes' difference is by the scatter about the lines (Welch's t)."""
+        head = (self.id, f"{self.says} ({score} a doubling)", tier_of(curves), "> 0")
+        ends = curves.sort_values("step").groupby("run").tail(1).astype({"N": float, score: float})
+        ends = ends.groupby("backbone")[["N", score]].mean()
+        series = [ends.loc[ends.index.isin(names)] for names in (self.first, self.second)]
+        n = sum(map(len, series))
+        if min(map(len, series)) < 3:
+            return verdict(*head, n=n, why="a line needs three backbones in each series")
+        lines = [linregress(np.log2(s["N"]), s[score]) for s in series]
+        error = np.hypot(*(line.stderr for line in lines))
+        freedom = error**4 / sum(line.stderr**4 / (len(s) - 2) for line, s in zip(lines, series, strict=True))
+        difference, half = lines[0].slope - lines[1].slope, t_quantile(LEVEL, freedom) * error
+        return verdict(*head, difference, difference - half, difference + half, n, (0, np.inf))
+
+
 FIG03 = (
-    ("S4", "sdxl-c320", "sd2-c512", "step"),
-    ("S4", "sd2-c512", "sd2-c320", "step"),
-    ("S4", "sdxl-c320", "ifxl-c512", "step"),
-    ("S6", "sd2-c320", "sd2-c512", "flops_paper"),
+    Ahead("S4", "sdxl-c320", "sd2-c512"),
+    Ahead("S4", "sd2-c512", "sd2-c320"),
+    Ahead("S4", "sdxl-c320", "ifxl-c512"),
+    Sooner("S5", "sdxl-c320", "sd2-c320", 6),
+    Sooner("S5", "sdxl-c320", "sd2-c512", 3),
+    Sooner("S5", "sdxl-c320", "sd2-c320", 2, "flops_paper"),
+    Ahead("S6", "sd2-c320", "sd2-c512", "flops_paper"),
 )
 FIG04 = (
-    ("S7", "sdxl-c192", "sdxl-c128", "step"),
-    ("S7", "sdxl-c320", "sdxl-c192", "step"),
-    ("S7", "sdxl-c384", "sdxl-c320", "step"),
-    ("S7", "sdxl-c128", "sd2-c320", "step"),
-    ("S8", "sdxl-td4", "sdxl-td2", "step"),
-    ("S8", "sdxl-c320", "sdxl-td4", "step"),  # depths 2 and 10
-    ("S8", "sdxl-td12", "sdxl-c320", "step"),
-    ("S8", "sdxl-td14", "sdxl-td12", "step"),
-    ("S8", "sdxl-td4_4", "sdxl-td4", "step"),
-    ("S9", "sdxl-td4_4", "sdxl-c320", "flops_paper"),
+    Ahead("S7", "sdxl-c192", "sdxl-c128"),
+    Ahead("S7", "sdxl-c320", "sdxl-c192"),
+    Ahead("S7", "sdxl-c384", "sdxl-c320"),
+    Ahead("S7", "sdxl-c128", "sd2-c320"),
+    Ahead("S8", "sdxl-td4", "sdxl-td2"),
+    Ahead("S8", "sdxl-c320", "sdxl-td4"),  # depths 2 and 10
+    Ahead("S8", "sdxl-td12", "sdxl-c320"),
+    Ahead("S8", "sdxl-td14", "sdxl-td12"),
+    Ahead("S8", "sdxl-td4_4", "sdxl-td4"),
+    Ahead("S9", "sdxl-td4_4", "sdxl-c320", "flops_paper"),
+    Ahead("S10", "sdxl-c384-td4_12", "sdxl-c384", margin=MATCH),
+    Ahead("S10", "sdxl-c384-td4_12", "sdxl-td4_12", margin=MATCH),
+    Slope(
+        "S11",
+        "depth buys more than width",
+        ("sdxl-td2", "sdxl-td4", "sdxl-c320", "sdxl-td12", "sdxl-td14", "sdxl-td4_4", "sdxl-td4_8", "sdxl-td4_12"),
+        ("sdxl-c128", "sdxl-c192", "sdxl-c320", "sdxl-c384"),
+    ),
 )
-MATCH = 0.02  # what "matches within noise" allows either way, of a score between 0 and 1
-FIG13 = (("S9", "sdxl-td4_4", "sdxl-c320", "step", MATCH), ("S9", "sdxl-td4_4", "sdxl-c320", "flops_paper"))
+FIG13 = (Ahead("S9", "sdxl-td4_4", "sdxl-c320", margin=MATCH), Ahead("S9", "sdxl-td4_4", "sdxl-c320", "flops_paper"))
 FIG06 = (
-    ("S12", "pixart-h1536-d28", "pixart-h1152-d28", "step"),
-    ("S12", "pixart-h1024-d56", "pixart-h1152-d28", "step"),
-    ("S13", "sd2-c320", "pixart-h1152-d28", "step"),
+    Ahead("S12", "pixart-h1536-d28", "pixart-h1152-d28"),
+    Ahead("S12", "pixart-h1024-d56", "pixart-h1152-d28"),
+    Sooner("S12", "pixart-h1536-d28", "pixart-h1152-d28", 1.5),
+    Sooner("S12", "pixart-h1024-d56", "pixart-h1152-d28", 1.5),
+    Ahead("S13", "sd2-c320", "pixart-h1152-d28"),
 )
+Claim = Ahead | Sooner | Slope
+
+
+def tier_of(curves: pd.DataFrame) -> str:
+    return curves["tier"].iloc[0] if len(curves) else ""
+
+
+def pairs(curves: pd.DataFrame, first: str, second: str) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
+    """The curves of both backbones for every seed that both have."""
+    runs = [{s: c for s, c in curves[curves["backbone"] == b].groupby("seed")} for b in (first, second)]
+    return [(runs[0][seed], runs[1][seed]) for seed in sorted(runs[0].keys() & runs[1].keys())]
 
 
 def at(curve: pd.DataFrame, x: str, value: float, column: str) -> float:
@@ -51,39 +167,25 @@ def at(curve: pd.DataFrame, x: str, value: float, column: str) -> float:
     return float(np.interp(np.log(value), np.log(curve[x]), curve[column].astype(float)))
 
 
-def ahead(
-    curves: pd.DataFrame, id: str, first: str, second: str, x: str = "step", margin: float = 0, score: str = SCORE
-) -> Verdict:
-    """Whether `first` scores above `second` at the largest `x` that both have reached, on one world; with a `margin`
-    whether they score alike within it."""
-    says, where = (
-        (f"matches {second} within ± {margin:g}", (-margin, margin))
-        if margin
-        else (f"is ahead of {second}", (0, np.inf))
-    )
-    claim, printed = f"{first} {says} at equal {AT_EQUAL[x]} ({score})", f"± {margin:g}" if margin else "> 0"
-    runs = [{s: c for s, c in curves[curves["backbone"] == b].groupby("seed")} for b in (first, second)]
-    seeds = sorted(runs[0].keys() & runs[1].keys())
-    tier = curves["tier"].iloc[0] if len(curves) else ""
-    if not seeds:
-        return verdict(id, claim, tier, printed, why="not measured")
-    both = [(runs[0][s], runs[1][s]) for s in seeds]
-    ends = [min(a[x].max(), b[x].max()) for a, b in both]
-    if any(end < c.loc[c["step"] > 0, x].min() for pair, end in zip(both, ends, strict=True) for c in pair):
-        return verdict(id, claim, tier, printed, why=f"one of the two was not scored at equal {AT_EQUAL[x]}")
-    gained = np.array([at(a, x, end, score) - at(b, x, end, score) for (a, b), end in zip(both, ends, strict=True)])
-    if len(seeds) > 1:
-        return verdict(id, claim, tier, printed, gained.mean(), *mean_interval(gained), len(seeds), where)
-    half = t_quantile(LEVEL, 1e6) * np.hypot(*(at(c, x, ends[0], f"{score}_se") for c in both[0]))
-    row = verdict(id, claim, tier, printed, gained[0], gained[0] - half, gained[0] + half, 1)
-    return row | {"verdict": "undecided", "why": "one seed: the interval is over images alone"}
+def reached(curve: pd.DataFrame, x: str, column: str, goal: float) -> tuple[float, str]:
+    """The first `x` of one run at which `column` is `goal`, between evaluations linear in log x; and why that is a
+    bound, if it is one."""
+    curve = curve[curve["step"] > 0].sort_values(x)
+    values, places = curve[column].to_numpy(float), curve[x].to_numpy(float)
+    there = np.flatnonzero(values >= goal)
+    if not len(there):
+        return places[-1], "not there at the end: counted as if"
+    k = there[0]
+    if k == 0:
+        return places[0], "there when first scored: counted from then"
+    return float(np.exp(np.interp(goal, values[k - 1 : k + 1], np.log(places[k - 1 : k + 1])))), ""
 
 
-def decide(curves: pd.DataFrame, claims: Sequence[tuple], score: str = SCORE) -> pd.DataFrame:
+def decide(rows: Results, claims: Sequence[Claim], score: str = SCORE) -> pd.DataFrame:
     """The verdict cell of a notebook: a row a world and claim, from the committed runs that have the score."""
-    committed = curves[curves["source"] == "committed"]
-    committed = committed.dropna(subset=[score]) if score in committed else committed.iloc[:0]
-    worlds = dict(list(committed.groupby("world"))) or {"–": committed}
-    return pd.concat(
-        [table([ahead(c, *claim, score=score) for claim in claims]).assign(world=w) for w, c in worlds.items()]
-    )
+    curves = rows.curves[rows.curves["source"] == "committed"]
+    curves = curves.assign(**{score: curves.get(score, np.nan)}).dropna(subset=[score])
+    sizes = rows.runs.reindex(columns=["run", "N"]).drop_duplicates("run").set_index("run")["N"]
+    curves = curves.assign(N=curves["run"].map(sizes))
+    worlds = dict(list(curves.groupby("world"))) or {"–": curves}
+    return pd.concat([table([claim(c, score) for claim in claims]).assign(world=w) for w, c in worlds.items()])

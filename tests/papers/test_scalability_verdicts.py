@@ -3,7 +3,8 @@
 import pandas as pd
 import pytest
 
-from papers_repro.scalability import verdicts
+from papers_repro.scalability.verdicts import FIG03, FIG04, Ahead, Slope, Sooner, decide, reached
+from t2ikit.results import Results, combine
 
 
 def curves(**scores: list[list[float]]) -> pd.DataFrame:
@@ -16,48 +17,84 @@ def curves(**scores: list[list[float]]) -> pd.DataFrame:
                 rows.append({"backbone": backbone, "seed": seed, "step": step, "flops_paper": cost, "tier": "tiny"})
                 rows[-1] |= {"world": "scenes", "source": "committed", "flip_accuracy": value}
                 rows[-1] |= {"flip_accuracy_se": 0.01}
+                rows[-1]["run"] = f"{backbone}-{seed}"
     return pd.DataFrame(rows)
+
+
+def of(curves):
+    """The curves as results, a million parameters for each letter of a backbone's name."""
+    return Results(curves.drop_duplicates("run").assign(N=lambda c: c["backbone"].str.len() * 1e6), curves)
 
 
 def test_three_seeds_decide_and_the_difference_is_taken_seed_by_seed():
     small = [[0.6, 0.65, 0.70], [0.6, 0.65, 0.75], [0.6, 0.65, 0.80]]
     big = [[0.6, 0.65, s[2] + gain] for s, gain in zip(small, (0.04, 0.05, 0.06), strict=True)]
-    row = verdicts.ahead(curves(small=small, big=big), "S4", "big", "small")
+    row = Ahead("S4", "big", "small")(curves(small=small, big=big))
     assert row["verdict"] == "reproduced" and row["n"] == 3
     assert row["ours"] == pytest.approx(0.05)
     assert row["high"] - row["ours"] == pytest.approx(4.3027 * 0.01 / 3**0.5, rel=1e-4)  # t of two degrees of freedom
-    assert verdicts.ahead(curves(small=small, big=big), "S4", "small", "big")["verdict"] == "contradicted"
+    assert Ahead("S4", "small", "big")(curves(small=small, big=big))["verdict"] == "contradicted"
 
 
 def test_one_seed_shows_an_interval_and_decides_nothing():
-    row = verdicts.ahead(curves(small=[[0.5, 0.5, 0.5]], big=[[0.9, 0.9, 0.9]]), "S4", "big", "small")
+    row = Ahead("S4", "big", "small")(curves(small=[[0.5, 0.5, 0.5]], big=[[0.9, 0.9, 0.9]]))
     assert row["verdict"] == "undecided" and "one seed" in row["why"]
     assert row["high"] - row["ours"] == pytest.approx(1.96 * 0.01 * 2**0.5, rel=1e-3)
 
 
 def test_at_equal_compute_the_dearer_backbone_has_taken_fewer_steps():
     one = curves(small=[[0.5, 0.6, 0.7]], big=[[0.5, 0.65, 0.9]])
-    assert verdicts.ahead(one, "S6", "big", "small")["ours"] == pytest.approx(0.2)
-    assert verdicts.ahead(one, "S6", "big", "small", "flops_paper")["ours"] == pytest.approx(0.65 - 0.7)
+    assert Ahead("S6", "big", "small")(one)["ours"] == pytest.approx(0.2)
+    assert Ahead("S6", "big", "small", "flops_paper")(one)["ours"] == pytest.approx(0.65 - 0.7)
 
 
 def test_a_score_at_the_end_alone_says_nothing_of_equal_compute():
     one = curves(small=[[0.5, 0.6, 0.7]], big=[[0.5, 0.65, 0.9]]).query("step == 400")
-    row = verdicts.ahead(one, "S6", "small", "big", "flops_paper")
+    row = Ahead("S6", "small", "big", "flops_paper")(one)
     assert row["ours"] is None and row["why"] == "one of the two was not scored at equal compute"
-    assert verdicts.ahead(one, "S4", "big", "small")["ours"] == pytest.approx(0.2)
+    assert Ahead("S4", "big", "small")(one)["ours"] == pytest.approx(0.2)
 
 
 def test_live_rows_without_flips_do_not_disturb():
     one = curves(small=[[0.5, 0.6, 0.7]], big=[[0.5, 0.65, 0.9]])
     live = one.assign(source="live", world="pictograms", flip_accuracy=None, flip_accuracy_se=None)
-    claims = [("S4", "big", "small", "step")]
-    table = verdicts.decide(pd.concat([one, live]), claims)
+    table = decide(of(pd.concat([one, live])), [Ahead("S4", "big", "small")])
     assert table["ours"].tolist() == pytest.approx([0.2]) and table["world"].tolist() == ["scenes"]
 
 
 def test_what_was_not_trained_is_undecided():
-    row = verdicts.ahead(curves(small=[[0.5, 0.6, 0.7]]), "S4", "big", "small")
+    row = Ahead("S4", "big", "small")(curves(small=[[0.5, 0.6, 0.7]]))
     assert row["verdict"] == "undecided" and row["why"] == "not measured"
-    nothing = verdicts.decide(curves(small=[[0.5, 0.6, 0.7]]).query("seed > 0"), verdicts.FIG03)
-    assert len(nothing) == len(verdicts.FIG03) and set(nothing["why"]) == {"not measured"}
+    nothing = decide(combine([], "committed"), (*FIG03, *FIG04), "tifa")
+    assert len(nothing) == len(FIG03 + FIG04) and set(nothing["verdict"]) == {"undecided"}
+    assert set(nothing["why"]) == {"not measured", "a line needs three backbones in each series"}
+
+
+def test_sooner_is_read_off_the_curve_between_evaluations():
+    curve = curves(small=[[0.5, 0.6, 0.7]])
+    assert reached(curve, "step", "flip_accuracy", 0.55) == (pytest.approx(100 * 2**0.5), "")
+    assert reached(curve, "step", "flip_accuracy", 0.4) == (100, "there when first scored: counted from then")
+    assert reached(curve, "step", "flip_accuracy", 0.8) == (400, "not there at the end: counted as if")
+    both = curves(small=[[0.5, 0.6, 0.7]] * 2, big=[[0.6, 0.7, 0.9], [0.5, 0.7, 0.9]])
+    row = Sooner("S5", "big", "small", 1.5)(both)
+    assert (row["ours"], row["n"], row["verdict"]) == (pytest.approx(2), 2, "reproduced")
+    assert Sooner("S5", "big", "small", 1.5, "flops_paper")(both)["ours"] == pytest.approx(1)
+
+
+def test_who_does_not_get_there_is_no_sooner_than_its_end():
+    both = curves(small=[[0.5, 0.6, 0.7], [0.5, 0.6, 0.71]], big=[[0.3, 0.4, 0.5], [0.3, 0.4, 0.72]])
+    row = Sooner("S5", "big", "small", 6)(both)
+    assert 1 <= row["ours"] < 1.1 and row["why"] == "1 of 2 not there at the end: counted as if"
+    one = Sooner("S5", "big", "small", 6)(both.query("seed == 0"))
+    assert (one["ours"], one["verdict"]) == (1, "undecided") and one["why"].startswith("one seed; 1 of 1")
+
+
+def test_what_a_doubling_of_parameters_buys():
+    scores = {"a": 0.1, "aa": 0.2, "aaaa": 0.31, "b": 0.1, "bb": 0.15, "bbbb": 0.21}
+    rows = of(curves(**{name: [[0, 0, score]] for name, score in scores.items()}))
+    claim = Slope("S11", "a buys more than b", ("a", "aa", "aaaa"), ("b", "bb", "bbbb"))
+    row = decide(rows, [claim]).iloc[0]
+    assert row["ours"] == pytest.approx(0.105 - 0.055) and row["n"] == 6 and row["verdict"] == "reproduced"
+    assert row["high"] - row["ours"] == pytest.approx(4.3027 * (2 * (0.01 / 12**0.5) ** 2) ** 0.5, rel=1e-3)
+    few = decide(rows, [Slope("S11", "a buys more than b", ("a", "aa"), ("b", "bb", "bbbb"))]).iloc[0]
+    assert few["why"] == "a line needs three backbones in each series"
