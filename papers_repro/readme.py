@@ -52,6 +52,8 @@ VALUES: dict[str, Callable[[], str]] = {
     "D3 likelihood": lambda: verdict_table(measured.likelihoods()),
     "D4": lambda: summary(measured.quality()),
     "D4 D12": lambda: verdict_table(measured.quality()),
+    "D2 exponents": measured.exponents_table,
+    "hours of the study": measured.spent,
     "D5": lambda: summary(measured.extrapolated()),
     "D5 budget": lambda: verdict_table(measured.extrapolated()),
     "D5 held out": measured.held_out,

@@ -23,7 +23,7 @@ from t2ikit.workers import train_apart
 
 FACTORS = (0.5, 1.0, 2.0)  # of a size's rate, in its sweep
 MEASURED = ("loss", "val_loss", "val_loss_se", "val_loss_averaged", "caption_gap", "caption_gap_se", "flip_accuracy")
-SETTING = ("world", "captions", "batch", "resolution")  # of a file of rates
+RATE_OF = ("tier", "backbone", "world", "captions", "batch", "resolution")  # fields of RunConfig that a rate belongs to
 
 
 @dataclass(frozen=True)
@@ -67,17 +67,23 @@ class IsoFlop:
     title: str
     grids: Mapping[str, Grid]  # by tier
     world: str = "scenes"
-    rates: Mapping[tuple[str, str], float] = field(
-        default_factory=dict
-    )  # by tier and backbone, where a sweep found one
+    rates: Mapping[tuple, float] = field(default_factory=dict)  # of `read_rates`
 
     def at(self, tier: str) -> Grid:
         return self.grids[choose("tier", tier, self.grids)]
 
     def config(self, backbone: str, tier: str, seed: int = 0, **settings: Any) -> tuple[RunConfig, Budget]:
-        """The configuration of one size, with `settings` on top."""
-        rate = {"lr": self.rates[tier, backbone]} if (tier, backbone) in self.rates else {}
-        return preset(backbone, self.world, tier, seed=seed, **dict(self.at(tier).settings) | rate | settings)
+        """The configuration of one size, with `settings` on top: at the best rate of its sweep; one that was swept on
+        another world, or with other captions, batch or resolution, starts from the rate that was best there."""
+        config, budget = preset(backbone, self.world, tier, seed=seed, **dict(self.at(tier).settings) | settings)
+        of_size = {key: rate for key, rate in self.rates.items() if key[:2] == (tier, backbone)}
+        if "lr" in settings or not of_size:
+            return config, budget
+        return replace(config, lr=of_size.get(_rate_key(config), next(iter(of_size.values())))), budget
+
+    def swept(self, backbone: str, tier: str) -> bool:
+        """Whether a sweep in this study's own setting found the size's rate."""
+        return _rate_key(self.config(backbone, tier)[0]) in self.rates
 
     def points(self, tier: str) -> list[Point]:
         """All points, budget by budget; UserError if a budget has none."""
@@ -192,11 +198,12 @@ class IsoFlop:
         table = table.assign(tier=tier, above=table["val_loss"] / best - 1)
         return table.sort_values(["backbone", "lr"], ignore_index=True)
 
-    def measured(self, results: Results, points: Sequence[Point], tier: str, rates: Sequence[float] = ()):
+    def measured(
+        self, results: Results, points: Sequence[Point], tier: str, rates: Sequence[float] = ()
+    ) -> pd.DataFrame:
         """The evaluations of this study's runs at `points`, at its rates or at any of `rates`."""
         own = {b: self.config(b, tier)[0] for b in self.at(tier).backbones}
         runs = results.runs[results.runs["backbone"].isin(own)]
-
         runs = runs[np.array([trained_as(r, own[r.backbone], rates) for r in runs.itertuples()], bool)]
         loss = {"step": "steps", "loss": "loss_interval", "loss_ema": "loss"}
         settings = runs.reindex(columns=["run", "source", "lr", "batch", "captions", "resolution"])
@@ -222,32 +229,30 @@ class IsoFlop:
 
 def save_rates(path: Path, table: pd.DataFrame) -> None:
     """Keep a `sweep` as CSV, for `read_rates`. Rates that an earlier sweep of as many steps tried stay beside it, the
-    same rate and seed is replaced, and so are a backbone's rows of another length. One file is of one setting: a sweep
-    on another world, or with other captions, batch or resolution, is refused."""
+    same rate and seed is replaced, and so are a size's rows of another length."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    table = table[["tier", "backbone", *SETTING, "seed", "lr", "steps", "val_loss", "loss", "above"]]
+    size, sweep = list(RATE_OF), [*RATE_OF, "steps"]
+    table = table[[*size, "seed", "lr", "steps", "val_loss", "loss", "above"]]
     if path.exists():
-        older, size, sweep = pd.read_csv(path), ["tier", "backbone"], ["tier", "backbone", "steps"]
-        for tier, of in table.groupby("tier"):
-            both = pd.concat([older[older["tier"] == tier], of])[list(SETTING)].astype(str).drop_duplicates()
-            if len(both) > 1:
-                old, new = (" ".join(both.iloc[k]) for k in (0, -1))
-                raise UserError(f"{path} keeps rates of {old}, and these are of {new}: name another file.")
+        older = pd.read_csv(path)
         own, same = (older.set_index(k).index.isin(table.set_index(k).index) for k in (size, sweep))
         table = pd.concat([older[~own | same], table]).drop_duplicates([*sweep, "seed", "lr"], keep="last")
-    best = table.groupby(["tier", "backbone", "seed"])["val_loss"].transform("min")
-    table = table.assign(above=table["val_loss"] / best - 1).sort_values(["tier", "backbone", "seed", "lr"])
+    best = table.groupby([*size, "seed"])["val_loss"].transform("min")
+    table = table.assign(above=table["val_loss"] / best - 1).sort_values([*size, "seed", "lr"])
     table.to_csv(path, index=False, float_format="%.7g")
 
 
-def read_rates(path: Path) -> dict[tuple[str, str], float]:
-    """The best rate, by the mean over seeds, of each tier and backbone whose sweep is kept in `path`: of the rates that
-    most seeds have tried; none where there is no file."""
+def read_rates(path: Path) -> dict[tuple, float]:
+    """The best rate, by the mean over seeds, of each sweep kept in `path`, by `RATE_OF`: of the rates that most seeds
+    have tried; none where there is no file."""
     if not path.exists():
         return {}
-    table = (
-        pd.read_csv(path).groupby(["tier", "backbone", "lr"], as_index=False).agg({"val_loss": "mean", "seed": "size"})
-    )
-    table = table[table["seed"] == table.groupby(["tier", "backbone"])["seed"].transform("max")]
-    best = table.loc[table.groupby(["tier", "backbone"])["val_loss"].idxmin()]
-    return dict(zip(zip(best["tier"], best["backbone"], strict=True), best["lr"], strict=True))
+    size = list(RATE_OF)
+    table = pd.read_csv(path).groupby([*size, "lr"], as_index=False).agg({"val_loss": "mean", "seed": "size"})
+    table = table[table["seed"] == table.groupby(size)["seed"].transform("max")]
+    best = table.loc[table.groupby(size)["val_loss"].idxmin()]
+    return dict(zip(best[size].itertuples(index=False, name=None), best["lr"], strict=True))
+
+
+def _rate_key(config: RunConfig) -> tuple:
+    return tuple(getattr(config, name) for name in RATE_OF)

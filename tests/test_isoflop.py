@@ -90,7 +90,9 @@ def test_a_study_trained_gives_the_table_of_a_law(home):
         table[["C", "N", "D", "steps", "loss", "val_loss_averaged"]].sort_values(["C", "N"], ignore_index=True),
         check_dtype=False, rtol=1e-6,
     )  # fmt: skip
-    other = replace(study, rates={("smoke", "incontext-d2-w32"): 5e-4})  # runs of another rate are no points of it
+    other = replace(
+        study, rates={("smoke", "incontext-d2-w32", "scenes", "medium", 4, 64): 5e-4}
+    )  # runs of another rate are no points of it
     assert set(other.table(read_live(folders), "smoke")["backbone"]) == {"incontext-d2-w64"}
 
 
@@ -103,13 +105,13 @@ def test_the_best_rate_of_a_sweep_is_kept_and_read(tmp_path):
     assert STUDY.sweep(combine([]), "smoke").empty and STUDY.table(combine([]), "smoke").empty
     save_rates(tmp_path / "rates.csv", table[table["backbone"] == "incontext-d2-w32"])
     save_rates(tmp_path / "rates.csv", table[table["backbone"] == "incontext-d2-w64"])
-    small, large = (("smoke", f"incontext-d2-w{width}") for width in (32, 64))
+    small, large = (("smoke", f"incontext-d2-w{width}", "scenes", "medium", 4, 64) for width in (32, 64))
     assert read_rates(tmp_path / "rates.csv") == {small: 1e-3, large: 2e-3}
     save_rates(tmp_path / "rates.csv", table.assign(val_loss=[0.8, 0.9, 1.0] * 2))
     assert read_rates(tmp_path / "rates.csv") == {small: 5e-4, large: 5e-4}
     save_rates(tmp_path / "rates.csv", table.assign(tier="tiny"))
     assert read_rates(tmp_path / "rates.csv") == {
-        small: 5e-4, large: 5e-4, ("tiny", small[1]): 1e-3, ("tiny", large[1]): 2e-3,
+        small: 5e-4, large: 5e-4, ("tiny", *small[1:]): 1e-3, ("tiny", *large[1:]): 2e-3,
     }  # fmt: skip
     assert read_rates(tmp_path / "none.csv") == {}
 
@@ -127,21 +129,29 @@ def test_a_sweep_around_another_rate_keeps_what_the_first_one_tried(tmp_path):
     table = swept(**{"1e-3": 0.8, "2e-3": 0.5, "4e-3": 0.4})
     assert table["lr"].tolist() == [5e-4, 1e-3, 2e-3, 4e-3]
     assert table["above"].tolist() == pytest.approx([1.25, 1, 0.25, 0])
-    assert read_rates(path) == {("tiny", "a"): 4e-3}
+    assert read_rates(path) == {("tiny", "a", "w", "medium", 8, 64): 4e-3}
     assert swept(7, **{"1e-3": 0.3})["lr"].tolist() == [1e-3]  # of another length: not to be compared
 
 
-def test_a_file_of_rates_is_of_one_setting_and_seeds_that_tried_less_decide_nothing(tmp_path):
+def test_a_rate_belongs_to_a_setting_and_seeds_that_tried_less_decide_nothing(tmp_path):
     path = tmp_path / "rates.csv"
     first = STUDY.sweep(as_results(STUDY.rate_runs("smoke"), 5, [0.9, 0.8, 0.7] * 2), "smoke")
     save_rates(path, first)
-    with pytest.raises(UserError, match="keeps rates of scenes medium 4 64, and these are of scenes dense 4 64"):
-        save_rates(path, first.assign(captions="dense"))
-    assert len(pd.read_csv(path)) == 6
+    swept = {p.backbone: 2e-3 for p in STUDY.points("smoke")}
+    for name, rate in swept.items():
+        study = replace(STUDY, rates=read_rates(path))
+        assert study.config(name, "smoke")[0].lr == rate and study.swept(name, "smoke")
+        assert study.config(name, "smoke", lr=7e-4)[0].lr == 7e-4
+        elsewhere = replace(study, world="pictograms")  # a first guess, not a rate of its own
+        assert elsewhere.config(name, "smoke")[0].lr == rate and not elsewhere.swept(name, "smoke")
+    save_rates(path, first.assign(captions="dense", val_loss=[0.1, 0.2, 0.3] * 2))
+    assert len(pd.read_csv(path)) == 12
+    assert {key[3]: rate for key, rate in read_rates(path).items()} == {"medium": 2e-3, "dense": 5e-4}
+    save_rates(path, first)
     # the second seed lacks the rate that was best, and lies lower as a whole
     second = first[first["lr"] < 2e-3].assign(seed=1, val_loss=[0.1, 0.3] * 2)
     save_rates(path, second)
-    assert set(read_rates(path).values()) == {5e-4}
+    assert {rate for key, rate in read_rates(path).items() if key[3] == "medium"} == {5e-4}
     assert {c.seed for c, _ in STUDY.rate_runs("smoke", (0, 1))} == {0, 1}
 
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from papers_repro.dit_laws.profiles import Profile, between, three, tidy
-from t2ikit.errors import UserError
+from papers_repro.dit_laws.profiles import Profile, at_vertices, between, three, tidy
+from t2ikit.errors import UserError, choose
 from t2ikit.isoflop import IsoFlop
 from t2ikit.laws import fit_power, hold_out_largest
 from t2ikit.laws.intervals import LEVEL, fieller, t_quantile
 from t2ikit.laws.power import PowerFit
+
+COUNTINGS = ("6ND", "exact FLOPs")
+TOLD = ("predicted", "low", "high", "power law", "power law low", "power law high", "last budget")
 
 
 @dataclass(frozen=True)
@@ -28,12 +32,21 @@ class Comparison:
     crossing_interval: tuple[float, float] | None  # None: unbounded
 
 
-def paired(first: Profile, second: Profile) -> Comparison:
-    """Paired by budget, so that what both share at a budget cancels. UserError with fewer than five common budgets."""
-    theirs = {round(np.log10(b.C), 1): b for b in second.usable}
-    pairs = [(b, theirs[key]) for b in first.usable if (key := round(np.log10(b.C), 1)) in theirs]
-    c = np.array([a.C for a, _ in pairs])
-    ratio = fit_power(c, np.array([b.loss / a.loss for a, b in pairs]), x_label="C (FLOPs)", y_label="ratio of losses")
+def paired(first: Profile, second: Profile, counting: str = COUNTINGS[0]) -> Comparison:
+    """Paired by budget, so that what both share at a budget cancels. UserError with fewer than five common budgets.
+
+    6ND charges adaLN's and the text's parameters for every token, which they do not meet. By exact FLOPs the two
+    vertices of a budget cost different amounts: the loss of `second` is moved to the cost of `first` along its own
+    power law, whose noise is left out.
+    """
+    theirs = {round(np.log10(b.C), 1): k for k, b in enumerate(second.usable)}
+    pairs = [(j, theirs[key]) for j, b in enumerate(first.usable) if (key := round(np.log10(b.C), 1)) in theirs]
+    j, k = np.array(pairs, int).reshape(-1, 2).T
+    c, ours, other = (np.array(v) for v in ([first.usable[i].C for i in j], _losses(first, j), _losses(second, k)))
+    if choose("counting", counting, COUNTINGS) == COUNTINGS[1] and len(pairs):
+        c, spent = (at_vertices(p, lambda t: t["flops_exact"])[i] for p, i in ((first, j), (second, k)))
+        other = other * (c / spent) ** fit_power(spent, other).exponent
+    ratio = fit_power(c, other / ours, x_label="C (FLOPs)", y_label="ratio of losses")
     middle, values = float(np.log(ratio.x).mean()), np.log(ratio.y)
     u, level = np.log(ratio.x) - middle, float(values.mean())
     noise, dof = float(np.sum((values - level - ratio.exponent * u) ** 2)) / (len(u) - 2), len(u) - 2
@@ -43,13 +56,18 @@ def paired(first: Profile, second: Profile) -> Comparison:
     return Comparison(first.label, second.label, ratio, place[0], tuple(place[1:]) if ends else None)
 
 
+def _losses(p: Profile, at: np.ndarray) -> list[float]:
+    return [p.usable[i].loss for i in at]
+
+
 def comparisons(pairs: Sequence[tuple[Profile, Profile]]) -> pd.DataFrame:
-    """Exponents side by side, a row a pair: their difference with its 95% interval, and the crossing; or why not."""
+    """Exponents side by side, a row a pair and way of counting: their difference with its 95% interval, and the
+    crossing; or why not."""
     rows = []
-    for first, second in pairs:
-        row = {"first": first.label, "second": second.label}
+    for (first, second), counting in product(pairs, COUNTINGS):
+        row = {"first": first.label, "second": second.label, "counting": counting}
         try:
-            found = paired(first, second)
+            found = paired(first, second, counting)
         except UserError as error:
             rows.append(row | {"note": first.why or second.why or str(error)})
             continue
@@ -111,25 +129,31 @@ def headline(held: dict | None) -> pd.DataFrame | None:
 
 
 def predict(p: Profile, further: IsoFlop, far: Profile) -> pd.DataFrame:
-    """What the surface through all budgets says of the points of another study, and what they were, where trained."""
-    law = p.fit.surface.huber if p.fit and p.fit.surface else None
+    """What the surface through all budgets says of the points of another study, and what they were, where trained;
+    beside it the two baselines: the power law through the budgets' optima (paper D's own form, with its interval), and
+    the best loss of the largest budget, seeds averaged."""
+    law, line = p.fit.surface.huber if p.fit and p.fit.surface else None, p.law("loss_opt")
+    last = p.table[p.table["C"] == p.table["C"].max()].groupby("backbone")[p.y].mean().min() if len(p.table) else None
     measured = far.table.groupby("backbone")[far.y].agg(["mean", "size"]) if len(far.table) else pd.DataFrame()
     beyond = np.log10(1 / p.table["C"].max()) if len(p.table) else np.nan
     rows = []
     for at in further.points(p.tier):
         low, high = law.prediction_interval(at.N, at.D) if law else (None, None)
+        ends = line.band(at.C, new_point=True) if line else (None, None)
         known = measured.loc[at.backbone] if at.backbone in measured.index else {"mean": None, "size": 0}
         rows.append({
             "backbone": at.backbone, "C (FLOPs)": at.C, "decades beyond": np.log10(at.C) + beyond,
             "N (parameters)": at.N, "D (tokens)": at.D, "predicted": float(law.predict(at.N, at.D)) if law else None,
-            "low": low, "high": high, "measured": known["mean"], "n": int(known["size"]),
+            "low": low, "high": high, "power law": float(line.predict(at.C)) if line else None,
+            "power law low": ends[0], "power law high": ends[1], "last budget": last,
+            "measured": known["mean"], "n": int(known["size"]),
         })  # fmt: skip
     return pd.DataFrame(rows)
 
 
 def read_foretold(path: Path) -> pd.DataFrame:
     """What `papers_repro.dit_laws.predict` wrote down before runs were trained; empty before that."""
-    columns = ["tier", "backbone", "C (FLOPs)", "predicted", "low", "high"]
+    columns = ["tier", "backbone", "C (FLOPs)", *TOLD]
     return pd.read_csv(path) if path.exists() else pd.DataFrame(columns=columns)
 
 
@@ -140,5 +164,5 @@ def as_foretold(beyond: pd.DataFrame, foretold: pd.DataFrame, tier: str) -> pd.D
     for row in beyond.to_dict("records"):
         at = of_tier.loc[row["backbone"]] if row["backbone"] in of_tier.index else None
         same = at is not None and np.isclose(at["C (FLOPs)"], row["C (FLOPs)"], rtol=0.01)
-        rows.append(row | ({k: at[k] for k in ("predicted", "low", "high")} if same else {}) | {"foretold": bool(same)})
+        rows.append(row | ({k: at[k] for k in TOLD} if same else {}) | {"foretold": bool(same)})
     return pd.DataFrame(rows)

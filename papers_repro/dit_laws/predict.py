@@ -1,7 +1,9 @@
 """What the law says of the far run, written down before it is trained: `python -m papers_repro.dit_laws.predict`.
 
 results/predicted.csv keeps it: the surface through all measured points of isoflop-incontext-scenes, its prediction with
-a 95% interval for a run of that size. It is written once: what is already foretold or measured is not foretold again.
+a 95% interval for a run of that size, and the baselines that it has to beat: the power law through the optima, with an
+interval too, and the best loss of the largest budget. It is written once: what is already foretold or measured is not
+foretold again.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ import typer
 from papers_repro.dit_laws import compare, profiles, studies
 from t2ikit.errors import UserError
 from t2ikit.files import write_atomic
+from t2ikit.runs import home
+from t2ikit.workers import trained
 
 FILE = studies.RESULTS / "predicted.csv"
 LOSS = "val_loss_averaged"
@@ -26,7 +30,8 @@ def main(tier: Annotated[str, typer.Option(help="smoke, tiny, small or paper.")]
         for s, label in ((studies.INCONTEXT, "in-context"), (studies.FURTHER, "far run"))
     )
     known = compare.read_foretold(FILE)
-    if len(far.table) or (known["tier"] == tier).any():
+    here = trained(studies.FURTHER.runs(tier), home() / "runs")
+    if len(far.table) or any(here) or (known["tier"] == tier).any():
         raise UserError(f"The far run of tier {tier} is foretold or measured already: see {FILE.name}.")
     table = compare.predict(ours, studies.FURTHER, far)
     if table["predicted"].isna().any():

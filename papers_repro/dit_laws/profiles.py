@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,9 @@ import pandas as pd
 
 from papers_repro.dit_laws import studies
 from t2ikit.errors import UserError, choose
-from t2ikit.isoflop import IsoFlop
+from t2ikit.isoflop import RATE_OF, IsoFlop
 from t2ikit.laws import fit_isoflop, fit_power
+from t2ikit.laws.intervals import spearman
 from t2ikit.laws.isoflop import IsoflopFit
 from t2ikit.laws.power import PowerFit
 from t2ikit.results import Results, combine, distinct, one_loss_space
@@ -45,8 +46,8 @@ class Profile:
 
     @property
     def unswept(self) -> list[str]:
-        """Its sizes that train at the tier's rate, for none was found by a sweep."""
-        return [b for b in dict.fromkeys(self.table["backbone"]) if (self.tier, b) not in self.study.rates]
+        """Its sizes that train at the tier's rate or at another setting's: none was found by a sweep of their own."""
+        return [b for b in dict.fromkeys(self.table["backbone"]) if not self.study.swept(b, self.tier)]
 
     def law(self, name: str) -> PowerFit | None:
         return getattr(self.fit, name) if self.fit else None
@@ -106,6 +107,16 @@ def ranks(table: pd.DataFrame, x: str, y: str) -> tuple[np.ndarray, np.ndarray]:
     """Two columns at the end of each run, for a rank correlation: points of one run are not independent."""
     ends = table.sort_values("steps").groupby("run").tail(1).reindex(columns=[x, y]).dropna()
     return ends[x].to_numpy(float), ends[y].to_numpy(float)
+
+
+def ranks_within(table: pd.DataFrame, x: str, y: str) -> list[float]:
+    """Spearman's rho of the two columns at each budget with three sizes or more, where compute carries none of it."""
+    found = []
+    for _, of in table.reindex(columns=["C", "backbone", x, y]).dropna().groupby("C"):
+        means = of.groupby("backbone")[[x, y]].mean().to_numpy(float)
+        if len(means) >= 3:
+            found.append(spearman(*means.T)["rho"])
+    return found
 
 
 def say(profiles: Sequence[Profile]) -> None:
@@ -189,28 +200,32 @@ def laws(profiles: Sequence[Profile], published: Sequence = ()) -> pd.DataFrame:
 
 
 def conventions(p: Profile) -> list[dict]:
-    """The three laws under the other ways of counting: at each vertex N and C are those of a model of that size; D, the
-    tokens, and the loss stay."""
+    """The three laws under the other ways of counting, of the same vertices: those of the parabolas along equal 6ND. N
+    and C at each are restated for a model of that size; D, the tokens, and the loss stay."""
     if p.law("n_opt") is None:
         return []
-    at = p.table.drop_duplicates(["backbone", "C"]).sort_values("N")
+    d, loss = (np.array(values) for values in zip(*((b.C / (6 * b.N_opt), b.loss) for b in p.usable), strict=True))
     rows = []
-    for counting, (n_column, c_of) in {
-        "6ND, per-token parameters": ("N_token", lambda t: t["C"] * t["N_token"] / t["N"]),
-        "exact FLOPs": ("N", lambda t: t["flops_exact"]),
+    for counting, (n_of, c_of) in {
+        "6ND, per-token parameters": (lambda t: t["N_token"], lambda t: t["C"] * t["N_token"] / t["N"]),
+        "exact FLOPs": (lambda t: t["N"], lambda t: t["flops_exact"]),
     }.items():
-        found: dict[str, list[float]] = {name: [] for name in ("C", *LAWS)}
-        for b in p.usable:
-            of = at[np.isclose(at["C"], b.C, rtol=0.1)]
-            x = np.log(of["N"].to_numpy(float))
-            n, c = (np.exp(np.interp(np.log(b.N_opt), x, np.log(v.to_numpy(float)))) for v in (of[n_column], c_of(of)))
-            values = {"C": c, "n_opt": n, "d_opt": b.C / (6 * b.N_opt), "loss_opt": b.loss}
-            for name, value in values.items():
-                found[name].append(value)
-        c = np.array(found.pop("C"))
-        fits = {name: fit_power(c, np.array(values)) for name, values in found.items()}
-        rows += [{"of": p.label, "law": LAWS[name], "counting": counting} | _numbers(f) for name, f in fits.items()]
+        n, c = at_vertices(p, n_of), at_vertices(p, c_of)
+        for name, values in zip(LAWS, (n, d, loss), strict=True):
+            rows.append({"of": p.label, "law": LAWS[name], "counting": counting} | _numbers(fit_power(c, values)))
     return rows
+
+
+def at_vertices(p: Profile, column: Callable[[pd.DataFrame], pd.Series]) -> np.ndarray:
+    """`column` of the points (parameters or FLOPs) at the vertex of each usable budget, between sizes linear in
+    logs [B]."""
+    at = p.table.drop_duplicates(["backbone", "C"]).sort_values("N")
+    found = []
+    for b in p.usable:
+        of = at[np.isclose(at["C"], b.C, rtol=0.1)]
+        x, y = (np.log(v.to_numpy(float)) for v in (of["N"], column(of)))
+        found.append(float(np.exp(np.interp(np.log(b.N_opt), x, y))))
+    return np.array(found)
 
 
 def _numbers(law: PowerFit) -> dict:
@@ -227,13 +242,13 @@ def best_rates(path: Path, tier: str) -> pd.DataFrame:
     and whether the best lies at the sweep's edge, so that a still better one may lie outside."""
     if not path.exists():
         return pd.DataFrame()
-    table = pd.read_csv(path).query("tier == @tier").groupby(["backbone", "lr"])["val_loss"].mean()
     rows = []
-    for backbone, of in table.groupby("backbone"):
-        of, best = of[backbone], of[backbone].idxmin()
-        second = of.drop(best).min() / of[best] - 1
+    for setting, sweep in pd.read_csv(path).query("tier == @tier").groupby(list(RATE_OF)[1:]):
+        of = sweep.groupby("lr")["val_loss"].mean()
+        best = of.idxmin()
+        found = {"rate": best, "next above it by": of.drop(best).min() / of[best] - 1}
         edge = best in (of.index.min(), of.index.max())
-        rows.append({"backbone": backbone, "rate": best, "next above it by": second, "at the edge": edge})
+        rows.append(dict(zip(RATE_OF[1:], setting, strict=True)) | found | {"at the edge": edge})
     return pd.DataFrame(rows)
 
 

@@ -32,7 +32,7 @@ from t2ikit.train.setup import Parts
 FILE = "scores.csv"
 COLUMNS = ["run", "step", "metric", "world", "captions", "value", "se", "n"]
 IMAGES = {"smoke": 16}  # by tier; elsewhere as many as the validation loss has
-CHAIN, SOLVER, SAMPLER = 64, 20, 25  # timesteps of the bound, Runge–Kutta steps of the likelihood, Euler's of a sample
+CHAIN, SOLVER, SAMPLER = 64, 20, 25  # timesteps of the bound (at most), Runge–Kutta steps of the likelihood, Euler's
 UNITS = {
     "vlb": "Variational bound (nats/dimension)",
     "nll": "Negative log-likelihood (nats/dimension)",
@@ -43,11 +43,14 @@ Score = dict[str, Any]  # value, se (None for one number of a whole set), n imag
 
 
 def bound(parts: Parts, model: nn.Module, probe: Probe) -> Score:
-    """DDPM's bound at LDM's schedule along a chain of timesteps, without the discretised last step."""
+    """DDPM's bound at LDM's schedule along a chain of timesteps, without the discretised last step. They lie evenly in
+    log SNR: evenly in time, nearly all of the bound would be the first step's discretisation."""
     from t2ikit.metrics.likelihood import noise_of_flow, variational_bound
 
     alphas = DDPM().scheduler.alphas_cumprod
-    chain = np.linspace(0, len(alphas) - 1, CHAIN).round().astype(int)
+    log_snr = torch.logit(alphas.double()).numpy()
+    places = np.linspace(log_snr[0], log_snr[-1], CHAIN)
+    chain = np.unique(np.abs(log_snr[:, None] - places).argmin(0))
     return _mean(variational_bound(noise_of_flow(model, alphas, probe.true), probe.x0, alphas, chain).total)
 
 

@@ -62,12 +62,15 @@ def along(
     title: str = "",
     **settings: Any,
 ) -> IsoFlop:
-    """The isoFLOP study of a ladder of transformers, trained by rectified flow, with `settings` of RunConfig on top."""
+    """The isoFLOP study of a ladder of transformers, trained by rectified flow, with `settings` of RunConfig on top (a
+    mapping: a value for each tier)."""
     grids = {
         tier: Grid(
             tuple(f"{family}-d{depth}-w{width}" for depth, width in sizes[tier]),
             tuple(budgets[tier]),
-            {"objective": "rf-logit-normal"} | SETTINGS[tier] | settings,
+            {"objective": "rf-logit-normal"}
+            | SETTINGS[tier]
+            | {k: v[tier] if isinstance(v, Mapping) else v for k, v in settings.items()},
             least_steps=2 if tier == "smoke" else 1000,
             pairs=108e6 if tier == "paper" else None,
             passing=tuple(BUDGETS[tier]),
@@ -75,7 +78,7 @@ def along(
         )
         for tier in SIZES
     }
-    said = "".join(f", {k} {v}" for k, v in settings.items())
+    said = "".join(f", {k} {v}" for k, v in settings.items() if not isinstance(v, Mapping))
     title = title or f"isoFLOP profiles of {family} on {world}{said}"
     return IsoFlop(name or f"isoflop-{family}-{world}", title, grids, world, read_rates(RATES))
 
@@ -86,7 +89,10 @@ ADALN = along("incontext-adaln")
 MMDIT = along("mmdit")
 FLUX = along("flux")
 PIXART = along("pixart")
-LARGER = along("incontext", name="isoflop-incontext-scenes-128px", resolution=128)
+LARGER = along(
+    "incontext", name="isoflop-incontext-twice", resolution=dict.fromkeys(SIZES, 128) | {"paper": 512},
+    title="isoFLOP profiles of incontext on scenes at twice the resolution",
+)  # fmt: skip
 DENSE, SPARSE = (along("incontext", name=f"isoflop-incontext-{c}", captions=c) for c in ("dense", "sparse"))
 ENUMERATED, SINGLE = (along("incontext", world) for world in ("scenes-enumerated", "scenes-single"))
 MIDDLE = {tier: (sorted(at)[len(at) // 2],) for tier, at in BUDGETS.items()}

@@ -22,6 +22,12 @@ def of_power(fit: PowerFit) -> list[dict]:
         found.append(finding("exponent", "warning", "The exponent's interval is unbounded: the data do not fix it."))
     elif fit.low <= 0 <= fit.high:
         found.append(finding("exponent", "warning", "The exponent's interval includes 0: no trend is shown."))
+    if (bend := fit.bend()) and not bend[1] <= 0 <= bend[2]:
+        found.append(finding(
+            "form", "warning",
+            f"The points bend: the slope changes by {bend[0]:.3f} a decade of {fit.x_label} "
+            f"({bend[1]:.3f} to {bend[2]:.3f}), and a power law's does not: its exponent depends on the range, and "
+            "outside it the law misleads."))  # fmt: skip
     if fit.offset_interval is not None and fit.offset_interval[0] == 0.0:
         found.append(finding("offset", "note", "The offset's interval includes 0: a law without floor fits as well."))
     return found

@@ -47,8 +47,8 @@ def hold_out_largest(
         "C": float(budgets[-1]), "decades_beyond": float(np.log10(c[out].min() / c[~out].max())),
         "best_loss": actual, "best_predicted": predicted,
         "baseline_last_budget": float(earlier[-1]), "baseline_power_law": curve,
-        "skill_over_last_budget": _skill(predicted, float(earlier[-1]), actual),
-        "skill_over_power_law": None if curve is None else _skill(predicted, curve, actual),
+        "skill_over_last_budget": skill(predicted, float(earlier[-1]), actual),
+        "skill_over_power_law": None if curve is None else skill(predicted, curve, actual),
     }  # fmt: skip
 
 
@@ -75,7 +75,7 @@ def hold_out_power(x: np.ndarray, y: np.ndarray, *, offset: bool = False) -> dic
         "x": float(x.max()), "actual": float(actual.mean()), "predicted": predicted, "low": low, "high": high,
         "error": float(np.mean(np.abs(predicted / actual - 1))),
         "covered": float(np.mean((low <= actual) & (actual <= high))),
-        "skill_over_last": _skill(predicted, last, float(actual.mean())),
+        "skill_over_last": skill(predicted, last, float(actual.mean())),
     }  # fmt: skip
 
 
@@ -90,5 +90,5 @@ def _predict(fit: SurfaceFit, n: np.ndarray, d: np.ndarray, loss: np.ndarray) ->
     }  # fmt: skip
 
 
-def _skill(predicted: float, baseline: float, actual: float) -> float | None:
+def skill(predicted: float, baseline: float, actual: float) -> float | None:
     return None if baseline == actual else float(1 - abs(predicted - actual) / abs(baseline - actual))

@@ -8,7 +8,7 @@ import numpy as np
 
 from t2ikit.errors import UserError, choose
 from t2ikit.laws import batch, checks
-from t2ikit.laws.intervals import LEVEL, exp
+from t2ikit.laws.intervals import LEVEL, exp, t_quantile
 from t2ikit.laws.points import prepare
 from t2ikit.laws.profile import ROBUST_FROM, Curvature, Problem, best_fit
 from t2ikit.laws.result import Result, shown
@@ -56,6 +56,29 @@ class PowerFit(Result):
     def band(self, x: float, *, new_point: bool = False) -> tuple[float, float]:
         """Interval of the law at `x`; with `new_point`, of one more measurement there (wider by the noise)."""
         return self.curvature.band(np.log(x) - self.centre, 0.0, new_point=new_point)
+
+    def bend(self) -> tuple[float, float, float] | None:
+        """How much the log-log slope changes over a decade of x, with its 95% interval by Student's t: the quadratic
+        term of a parabola through the points. An interval without 0 says that no power law describes them. None with
+        an offset, whose law bends of itself, for raw residuals, weighted points, points that share runs, or fewer than
+        four different x."""
+        problem = self.curvature.problem
+        plain = (
+            problem.clusters is None
+            and np.ptp(problem.weights) == 0
+            and self.residuals == "log"
+            and self.offset is None
+        )
+        if not plain or len(np.unique(self.x)) < 4:
+            return None
+        u = np.log10(self.x) - np.log10(self.x).mean()
+        design = np.stack([np.ones(self.n), u, u**2], 1)
+        found, *_ = np.linalg.lstsq(design, np.log10(self.y), rcond=None)
+        residual = np.log10(self.y) - design @ found
+        variance = residual @ residual / (self.n - 3) * np.linalg.inv(design.T @ design)[2, 2]
+        rounding = 1e-9  # of an exact law
+        middle, half = 2 * float(found[2]), 2 * t_quantile(LEVEL, self.n - 3) * float(variance) ** 0.5 + rounding
+        return middle, middle - half, middle + half
 
     def as_dict(self) -> dict:
         form = f"{self.y_label} = coefficient * ({self.x_label})^exponent + offset"

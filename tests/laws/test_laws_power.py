@@ -29,6 +29,20 @@ def test_log_residuals_are_the_regression_line():
     assert (fit.low, fit.high) == pytest.approx((line.slope - half, line.slope + half), rel=1e-8)
 
 
+def test_points_that_bend_are_no_power_law():
+    u = np.linspace(-1, 1, 9)  # decades around the middle of four
+    straight, bent = (10.0 ** (-0.2 * u - k * u**2) * np.exp(0.001 * NOISE) for k in (0, 0.03))
+    fit = fit_power(1e10 * 10**u, bent)
+    middle, low, high = fit.bend()
+    line = np.polynomial.Polynomial.fit(u, np.log10(bent), 2).convert().coef
+    assert middle == pytest.approx(2 * line[2], rel=1e-6) == pytest.approx(-0.06, rel=0.1) and high < 0
+    assert "form" in [f["check"] for f in fit.audit if f["verdict"] == "warning"]
+    low, high = fit_power(10**u, straight).bend()[1:]
+    assert low < 0 < high
+    assert fit_power(X, X**-0.2).bend() == pytest.approx((0, 0, 0), abs=1e-8)  # rounding is no bend
+    assert fit_power(X, X**-0.2, runs=[0, 0, 1, 2, 3, 4, 5, 6, 7]).bend() is None
+
+
 @pytest.mark.parametrize("unit", [1e-15, 1e15])
 def test_raw_residuals_know_no_unit(unit):
     y = (30 * (X / 1e17) ** -0.4 + 2.0) * np.exp(0.01 * NOISE)

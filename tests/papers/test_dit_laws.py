@@ -10,7 +10,7 @@ import pytest
 from papers_repro.dit_laws import compare, plots, predict, profiles, scores, studies, verdicts
 from t2ikit import batch
 from t2ikit.errors import UserError
-from t2ikit.laws import audit_folder
+from t2ikit.laws import audit_folder, fit_power
 from t2ikit.results import Results, combine, read_committed, read_live
 from t2ikit.study import SAME
 from t2ikit.train.loop import train
@@ -76,10 +76,18 @@ def test_counting_otherwise_moves_n_and_c_together():
 
 
 def test_sizes_whose_rate_was_not_swept_are_told():
-    study = replace(studies.CROSSATTN, rates={("tiny", studies.CROSSATTN.at("tiny").backbones[0]): 1e-3})
+    first = studies.CROSSATTN.at("tiny").backbones[0]
+    study = replace(studies.CROSSATTN, rates={("tiny", first, "scenes", "medium", 8, 64): 1e-3})
     note = profile_of(study).note()
     assert "The rates of 9 sizes were not swept, crossattn-d4-w32 the first." in note
     assert "not swept" not in OURS.note()
+    assert "The rates of 10 sizes were not swept" in profile_of(studies.DENSE).note()  # scenes' are not theirs
+
+
+@pytest.mark.parametrize("tier", studies.SIZES)
+def test_twice_the_resolution_is_twice_at_every_tier(tier):
+    one, other = (s.config(s.at(tier).backbones[0], tier)[0] for s in (studies.INCONTEXT, studies.LARGER))
+    assert other.resolution == 2 * one.resolution
 
 
 def test_nothing_measured_is_said_and_decides_nothing():
@@ -96,7 +104,7 @@ def test_nothing_measured_is_said_and_decides_nothing():
         *verdicts.far("D5", beyond, "tiny"),
         verdicts.steeper("D6", "", OURS, empty), verdicts.crosses("D6", OURS, empty), *verdicts.covered(empty, None),
         verdicts.shape_matters("D17", empty),
-        verdicts.ranked("D12", "", *profiles.ranks(empty.table, "val_loss", "loss"), "tiny"),
+        verdicts.ranks_alike("D12", "", empty.table, "val_loss", "loss", "tiny"),
         *verdicts.flat_rate("D10", studies.LEARNING_RATE.sweep(combine([]), "tiny"), {}, "tiny"),
     ]  # fmt: skip
     table = verdicts.table(rows)
@@ -114,11 +122,24 @@ def test_a_bowl_is_a_bowl_and_a_slope_is_none():
 
 def test_an_exponent_is_held_against_the_print_with_a_margin():
     assert verdicts.exponent("D2", OURS, "n_opt", "N_opt")["verdict"] == "reproduced"
-    row = verdicts.exponent("D3", OURS, "loss_opt", "loss")
-    assert row["verdict"] == "contradicted" and row["high"] < -0.0273 - 0.01
+    row = verdicts.exponent("D3", OURS, "loss_opt", "loss")  # another loss, at budgets below the print's
+    assert (
+        row["high"] < -0.0273 - 0.01 and row["verdict"] == "undecided" and "the print's starts at 1e+17" in row["why"]
+    )
+    times = {b.C: b for b in OURS.fit.budgets}
+    larger = fit_power(np.array([1e4 * c for c in times]), np.array([b.loss for b in times.values()]))
+    assert verdicts.exponent("D3", OURS, "loss_opt", "loss", larger)["verdict"] == "contradicted"
     noisy = profile_of(studies.INCONTEXT, noise=0.05)
     assert verdicts.exponent("D2", noisy, "n_opt", "N_opt")["verdict"] == "undecided"
-    assert verdicts.falls("D3", OURS, "loss")["verdict"] == "reproduced"
+
+
+def test_a_loss_that_falls_and_bends_follows_no_power_law():
+    straight = profile_of(studies.INCONTEXT, loss=lambda p: 3 * p.C**-0.15 * (1 + 0.1 * np.log10(p.N / 3e5) ** 2))
+    assert verdicts.falls("D3", straight, "loss")["verdict"] == "reproduced"
+    row = verdicts.falls("D3", OURS, "loss")  # its floor flattens it
+    assert row["high"] < 0 and row["verdict"] == "contradicted" and "flatter at larger budgets" in row["why"]
+    rising = profile_of(studies.INCONTEXT, loss=lambda p: p.C**0.15 * (1 + 0.1 * np.log10(p.N / 3e5) ** 2))
+    assert verdicts.falls("D3", rising, "loss")["verdict"] == "contradicted"
 
 
 def test_where_two_families_cross():
@@ -130,6 +151,15 @@ def test_where_two_families_cross():
     assert verdicts.steeper("D6", "", OURS, other)["verdict"] == "reproduced"
     assert verdicts.steeper("D6", "", other, OURS)["verdict"] == "contradicted"
     assert verdicts.crosses("D6", OURS, other)["verdict"] == "reproduced"
+    # a family whose tokens cost half as much meets the other elsewhere once that is counted
+    half = replace(other, table=other.table.assign(flops_exact=other.table["flops_exact"] / 2))
+    by_6nd, exact = (compare.paired(OURS, half, counting) for counting in compare.COUNTINGS)
+    spent = profiles.at_vertices(half, lambda t: t["flops_exact"])
+    own = fit_power(spent, np.array([b.loss for b in half.usable])).exponent
+    cost = profiles.at_vertices(OURS, lambda t: t["flops_exact"])
+    assert exact.ratio.x == pytest.approx(cost)
+    assert exact.ratio.y == pytest.approx(by_6nd.ratio.y * (cost / spent) ** own)
+    assert exact.crossing < by_6nd.crossing / 2  # the cheaper family is ahead from earlier on
     row = compare.comparisons([(OURS, other)]).iloc[0]
     assert row["crossing (FLOPs)"] == pytest.approx(at, rel=0.1) and row["budgets"] == 5
     alike = profile_of(studies.INCONTEXT, "alike", loss=lambda p: 0.9 * loss_at(p), noise=0.003)
@@ -145,6 +175,10 @@ def test_the_largest_budget_and_a_far_run_are_predicted():
     better = held["skill_over_last_budget"] > 0 and held["skill_over_power_law"] > 0
     assert row["low"] <= row["ours"] <= row["high"]
     assert row["verdict"] == ("reproduced" if better else "undecided")
+    apart = held["predictions"] + [at | {"loss": at["loss"] * 1.2} for at in held["predictions"]]  # another seed
+    assert verdicts.predicted("D5", OURS, held | {"predictions": apart}, why)["ours"] == pytest.approx(
+        1.1 * row["ours"]
+    )
     over = {"predictions": [at | {"low": 2.0, "high": 3.0} for at in held["predictions"]]}
     assert verdicts.predicted("D5", OURS, held | over, why)["verdict"] == "contradicted"
     far = profile_of(studies.FURTHER, "far")
@@ -154,7 +188,12 @@ def test_the_largest_budget_and_a_far_run_are_predicted():
     ):
         beyond = compare.predict(OURS, studies.FURTHER, at)
         assert beyond["decades beyond"].tolist() == pytest.approx([np.log10(5)])
-        assert [r["verdict"] for r in verdicts.far("D5", beyond, "tiny")] == [expected]
+        surface, line = verdicts.far("D5", beyond, "tiny")
+        assert surface["verdict"] == expected and "skill" in surface["why"] and "over the power law" in surface["why"]
+        assert line["ours"] == surface["ours"] and line["paper"] == beyond["power law"].item()
+    between = (beyond["predicted"] + beyond["high"]) / 2
+    worse = beyond.assign(measured=between, **{"last budget": (between + beyond["high"]) / 2})
+    assert verdicts.far("D5", worse, "tiny")[0]["verdict"] == "undecided"  # inside, but no nearer than a baseline
 
 
 def test_more_seeds_are_trained_where_the_loss_is_lowest():
@@ -216,7 +255,8 @@ def test_rates_and_shapes_decide_with_seeds_alone(tmp_path):
     flat, far = verdicts.flat_rate("D10", frame, own, tier)
     assert flat["verdict"] == far["verdict"] == "reproduced" and flat["n"] == 3
     assert {r["verdict"] for r in verdicts.flat_rate("D10", frame[frame["seed"] == 0], own, tier)} == {"undecided"}
-    frame.assign(tier="tiny", val_loss=1 + frame["above"]).to_csv(tmp_path / "rates.csv")
+    setting = {"tier": "tiny", "world": "scenes", "captions": "medium", "batch": 8, "resolution": 64}
+    frame.assign(**setting, val_loss=1 + frame["above"]).to_csv(tmp_path / "rates.csv")
     best = profiles.best_rates(tmp_path / "rates.csv", "tiny").set_index("backbone")
     assert best["rate"].to_dict() == own and not best["at the edge"].any()
     assert best["next above it by"].tolist() == pytest.approx([0.002] * 3, rel=1e-2)
@@ -231,10 +271,20 @@ def test_rates_and_shapes_decide_with_seeds_alone(tmp_path):
 def test_ranks_count_runs_and_not_points():
     loss, score = profiles.ranks(OURS.table.assign(score=OURS.table["val_loss"] ** 2), "val_loss", "score")
     assert len(loss) == 10
-    row = verdicts.ranked("D12", "", loss, score, "tiny")
+    table = OURS.table.assign(score=lambda t: t["val_loss"] ** 2, other=lambda t: -t["val_loss"])
+    row = verdicts.ranks_alike("D12", "", table, "val_loss", "score", "tiny")
     assert (row["verdict"], row["n"], row["ours"]) == ("reproduced", 10, 1.0)
-    assert verdicts.ranked("D12", "", loss, -score, "tiny")["verdict"] == "contradicted"
-    assert verdicts.ranked("D12", "", loss[:4], score[:4], "tiny")["verdict"] == "undecided"
+    assert verdicts.ranks_alike("D12", "", table, "val_loss", "other", "tiny")["verdict"] == "contradicted"
+    some = table[table["backbone"].isin(list(table["backbone"].unique()[:4]))]
+    assert verdicts.ranks_alike("D12", "", some, "val_loss", "score", "tiny")["verdict"] == "undecided"
+
+
+def test_compute_alone_is_no_agreement():
+    """Two losses that fall with compute and disagree at every budget."""
+    table = OURS.table.assign(other=lambda t: t["C"] ** -0.5 * (2 - t["val_loss"] / t["val_loss"].max()))
+    assert profiles.ranks_within(table, "val_loss", "other") == pytest.approx([-1.0] * 5)
+    row = verdicts.ranks_alike("D12", "", table, "val_loss", "other", "tiny")
+    assert row["verdict"] != "reproduced" and "within budgets rho is -1.00 to -1.00" in row["why"]
 
 
 def test_exact_claims_follow_from_code_and_print():
@@ -356,9 +406,8 @@ def test_each_figure_measures_at_smoke(figure, home, read_offline):
     (html,) = batch.reproduce([figure], "smoke")
     assert read_offline(html).locator("svg.marks").count() > 0
     (metrics,) = (home / "reports").glob("*.metrics.json")
-    assert {r["verdict"] for r in json.loads(metrics.read_text())} <= {
-        "reproduced", "contradicted", "undecided", "fail", "warning", "note", "ok",
-    }  # fmt: skip
+    rows = json.loads(metrics.read_text())
+    assert {r["verdict"] for r in rows if r.get("tier") == "smoke"} <= {"undecided"}  # it shows that the code works
 
 
 def test_the_tiers_beta2_is_the_best_of_the_committed_sweep():
