@@ -70,7 +70,8 @@ def page(found: dict) -> str:
     alike = [
         [entry["run"], entry["step"], kind, *of.values()]
         for entry in found["agreement"]
-        for kind, of in entry["by_category"].items()
+        for kind in (*KINDS, "all")
+        if (of := entry["by_category"].get(kind))
     ]
     retrieval = [
         [key, int(row[COLUMNS[0]]), *(row[k] for k in COLUMNS[1:])] for key, row in pair["retrieval_at_1"].items()
@@ -117,7 +118,10 @@ render of the prompt before, the floor.
 AGREEMENT = """## Against a checker by colours and components, on generated images
 
 `alike`: the share of questions that both score alike, right or wrong; `κ`: the same beyond chance. The checker knows
-palette and sprites and nothing else: of a shape that has lost its outline it names the nearest sprite.
+palette and sprites and nothing else: of a shape that has lost its outline it names the nearest sprite. It may say that
+it sees nothing of the kind; the network has to choose, and where images are poor it guesses: its spatial answers are
+then at its floor (about 0.5 of two choices), and most of its counting is. What TIFA tells of such runs, it tells by
+objects, colours and shapes.
 """
 RETRIEVAL = """## The contrastive model on 500 validation pairs
 
@@ -125,8 +129,9 @@ Retrieval at 1 among 500; an equal caption counts as the right one. `sdxl-like`:
 """
 SPEED = """## Speed
 
-{images} images of 64 px ({questions} questions), {threads} threads, an empty cache: {first}, at most
-{peak_memory_gb} GB. Again, from the cache: {second} s. `python -m benchmarks.evaluate_speed`. Sampling comes before,
+{images} images of 64 px ({questions} questions) in a folder, {threads} threads, an empty cache: {first}, at most
+{peak_memory_gb} GB. Again, from the cache: {second} s. `python -m benchmarks.evaluate_speed`. Of a run TIFA's ceiling
+is asked too, once more as many questions, and alignment is measured on 256 validation images. Sampling comes before,
 and `t2ikit evaluate` says what it will take.
 """
 

@@ -66,7 +66,7 @@ def counted() -> pd.DataFrame:
 
 def verdict_table(rows: pd.DataFrame, form: str = ".3f") -> str:
     """Verdicts as a table: what is claimed, what we found with its 95% interval and n, what is to be known of it."""
-    lines = ["", "| | claim | printed | ours (95%) | n | verdict |", "|---|---|---|---|---|---|"]
+    lines = ["", "| | claim | claimed | ours (95%) | n | verdict |", "|---|---|---|---|---|---|"]
     for r in rows.astype(object).where(rows.notna(), None).itertuples():
         ends = f" ({r.low:{form}} to {r.high:{form}})" if r.low is not None and r.high is not None else ""
         found = "–" if r.ours is None else f"{r.ours:{form}}{ends}"
@@ -95,6 +95,17 @@ def fig13() -> pd.DataFrame:
     """S9, by both scores."""
     rows = drawn(scalability.FIG13)
     return pd.concat([of_figures.decide(rows, of_figures.FIG13, score) for score in ("tifa", of_figures.SCORE)])
+
+
+def paired_table() -> str:
+    """TIFA and the contrastive score prompt by prompt."""
+    lines = ["", "| score | difference | ours (95%) | prompts | alike within the margin |", "|---|---|---|---|---|"]
+    table = metrics.paired(scalability.RESULTS, drawn(scalability.ALL))
+    for r in table[table["metric"].isin(["tifa", "contrastive-v1"])].to_dict("records"):
+        alike = "–" if pd.isna(r["margin"]) else f"{'yes' if r['alike'] else 'not shown'} (± {r['margin']:g})"
+        ends = f"{r['value']:.3f} ({r['low']:.3f} to {r['high']:.3f})"
+        lines.append(f"| {r['metric']} | {r['backbone']} − {r['less']} | {ends} | {r['n']:,} | {alike} |")
+    return "\n".join(lines) + "\n"
 
 
 def ranked_alike() -> pd.DataFrame:

@@ -41,6 +41,7 @@ VALUES: dict[str, Callable[[], str]] = {
     "S9": lambda: summary(measured.fig13()),
     "S9 scores": lambda: verdict_table(measured.fig13()),
     "S24": lambda: summary(measured.ranked_alike()),
+    "paired": measured.paired_table,
     "S24 S32": lambda: verdict_table(measured.ranked_alike(), ".2f"),
     "guidance": measured.guidance_table,
     "without images": lambda: verdict_table(measured.without_images(), ".2f"),

@@ -37,9 +37,9 @@ def learning_curves(
     """Score against steps, images or compute, a line a backbone: the mean over seeds, its band ± one standard
     deviation of the seeds.
 
-    Live runs are points on top of the committed lines. With a single seed the band is ± one standard error over
-    validation images, and
-    the legend says n = 1. The untrained step 0 is left out. Zoom and pan with the mouse; hover for values.
+    Live runs are points on top of the committed lines. With a single seed the band is the 95% interval over validation
+    images (of TIFA: prompts), and the legend says n = 1. The untrained step 0 is left out. Zoom and pan with the mouse;
+    hover for values.
     """
     import altair as alt
 
@@ -124,7 +124,7 @@ def banded(frame: pd.DataFrame, y: str) -> pd.DataFrame:
         mean=(y, "mean"), spread=(y, "std"), seeds=(y, "size"), error=(error, "mean"),
         **{k: (k, "mean") for k in AXES if k != "step"},
     )  # fmt: skip
-    table["spread"] = table["spread"].fillna(table["error"])
+    table["spread"] = table["spread"].fillna(1.96 * table["error"])
     return table.assign(low=table["mean"] - table["spread"], high=table["mean"] + table["spread"])
 
 

@@ -44,17 +44,11 @@ Score = dict[str, Any]  # value, se (None for one number of a whole set), n imag
 
 def bound(parts: Parts, model: nn.Module, probe: Probe) -> Score:
     """DDPM's bound at LDM's schedule along `chain`, without the discretised last step."""
-    from t2ikit.metrics.likelihood import noise_of_flow, variational_bound
+    from t2ikit.metrics.likelihood import chain, noise_of_flow, variational_bound
 
     alphas = DDPM().scheduler.alphas_cumprod
-    return _mean(variational_bound(noise_of_flow(model, alphas, probe.true), probe.x0, alphas, chain(alphas)).total)
-
-
-def chain(alphas: torch.Tensor) -> np.ndarray:
-    """At most `CHAIN` of the timesteps, evenly in log SNR: evenly in time, nearly all of the bound would be the first
-    step's discretisation."""
-    log_snr = torch.logit(alphas.double()).numpy()
-    return np.unique(np.abs(log_snr[:, None] - np.linspace(log_snr[0], log_snr[-1], CHAIN)).argmin(0))
+    noise = noise_of_flow(model, alphas, probe.true)
+    return _mean(variational_bound(noise, probe.x0, alphas, chain(alphas, CHAIN)).total)
 
 
 def likelihood(parts: Parts, model: nn.Module, probe: Probe) -> Score:

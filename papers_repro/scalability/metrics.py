@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from papers_repro.verdicts import STRONG, Verdict, ranked, verdict
+from t2ikit.evaluation.tables import ROW, read
 from t2ikit.laws.intervals import spearman
 from t2ikit.results import Results, largest_set
 
@@ -37,6 +39,18 @@ def final(table: pd.DataFrame, guidance: float = GUIDANCE) -> pd.DataFrame:
     """Of a `joined` table each run's last step at one guidance, on the largest set of prompts."""
     table = table[(table["step"] == table["steps"]) & np.isclose(table["images.guidance"].astype(float), guidance)]
     return largest_set(table).drop_duplicates(["run", "metric"], keep="last")
+
+
+def paired(folder: Path, rows: Results) -> pd.DataFrame:
+    """Two runs on the same prompts, as `t2ikit evaluate RUN RUN … --export` paired them: the difference to the first
+    run with its 95% interval over prompts, and whether the two are alike within the margin that was declared."""
+    path = folder / "scores.csv"
+    table = read(path) if path.exists() else pd.DataFrame(columns=[*ROW[:-1], "metric.margin", "metric.equivalent"])
+    table = table[table["versus"].notna()].rename(columns={"metric.margin": "margin", "metric.equivalent": "alike"})
+    of = rows.runs.drop_duplicates("run").set_index("run")["backbone"] if len(rows.runs) else pd.Series(dtype=str)
+    names = {"backbone": table["run"].map(of), "less": table["versus"].map(of)}
+    columns = ["metric", "backbone", "less", "step", "value", "low", "high", "n", "margin", "alike"]
+    return table.assign(**names).dropna(subset=["backbone", "less"]).reindex(columns=columns).reset_index(drop=True)
 
 
 def of_panel(table: pd.DataFrame) -> list[str]:

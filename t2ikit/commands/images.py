@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -47,8 +48,8 @@ def evaluate(
         str | None,
         typer.Option(
             help="With commas between: tifa, contrastive, fidelity, alignment (the default: those at CPU size), "
-            "likelihood, tifa:VQA, clip:MODEL/WEIGHTS, cmmd:MODEL/WEIGHTS, imagereward:FILE, hpsv2:FILE, "
-            "fidelity:FEATURES."
+            "likelihood, tifa:VQA (or tifa:checker), clip:MODEL/WEIGHTS, cmmd:MODEL/WEIGHTS, imagereward:FILE, "
+            "hpsv2:FILE, fidelity:FEATURES."
         ),
     ] = None,
     prompts: Annotated[int, typer.Option(help="How many validation captions to draw.")] = 1000,
@@ -78,11 +79,14 @@ def evaluate(
     from t2ikit.evaluation import harness, tables
     from t2ikit.evaluation.sets import Sampling
 
-    chosen = [name for name in (metrics or "").split(",") if name]
+    chosen = [name.strip() for name in (metrics or "").split(",") if name.strip()]
     if difference == 0 or not math.isfinite(difference):
         raise UserError(f"A difference of {difference:g} needs no prompts: give a number other than zero.")
-    if export and export.exists():
-        tables.read(export)  # before hours of scoring, not after
+    if export:  # before hours of scoring, not after
+        if export.exists():
+            tables.read(export)
+        elif not os.access(folder := next(p for p in export.absolute().parents if p.exists()), os.W_OK):
+            raise UserError(f"{folder} cannot be written to: choose another --export.")
     keep = (lambda rows: tables.export(export, rows)) if export else (lambda rows: None)
     how = Sampling(prompts, step, seed, steps, guidance)
     rows = harness.evaluate(runs, chosen, how, reference, margin, device, sentences, say, keep)
@@ -90,7 +94,7 @@ def evaluate(
         return emit(rows)
     columns = ["run", "step", "metric", "value", "low", "high", "n", "versus"]
     print(tables.table(rows)[columns].to_string(index=False, float_format="{:.4f}".format, na_rep="–"))
-    for sentence in harness.needed(rows, difference) + harness.correlations(rows):
+    for sentence in harness.flagged(rows) + harness.needed(rows, difference) + harness.correlations(rows):
         print(sentence)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from t2ikit.encoders import ASSETS
 from t2ikit.errors import UserError, choose
-from t2ikit.evaluation.measures import Scored, build, measure
+from t2ikit.evaluation.measures import CHECKER, Scored, build, measure
 from t2ikit.evaluation.scores import Scores
 from t2ikit.evaluation.sets import ImageSet, Sampling, image_set, reference_images
 from t2ikit.laws.intervals import spearman
@@ -58,12 +58,24 @@ def evaluate(
     names = [path.resolve().name for path in paths]
     if twice := [name for name in names if names.count(name) > 1]:
         raise UserError(f"Two of the paths are called {twice[0]!r}: name each once, or rename a folder.")
+    how, runs = how or Sampling(), [path for path in paths if (path / "config.json").exists()]
+    if not runs and how != Sampling():
+        raise UserError(
+            f"{names[0]} holds images that are drawn already: leave out --prompts, --step, --seed, --steps and "
+            "--guidance, which say how a run's are drawn."
+        )
     usable(device)
-    scores, made, rows = Scores(home() / "cache" / "scores.sqlite"), {}, []
+    scores, rows = Scores(home() / "cache" / "scores.sqlite"), []
     scored: list[Scored] = []
     against = reference_images(reference, say) if reference else None
+    if runs and against is not None and len(against) != how.prompts:
+        raise UserError(
+            f"{reference} has {len(against)} images and {how.prompts} prompts are to be drawn: compare sets of one n, "
+            f"with --prompts {len(against)}."
+        )
+    made = {name: build(name, device, sentences) for name in metrics}  # before hours of drawing
     for path in paths:
-        found = Scored(image_set(path, how or Sampling(), device, say), say)
+        found = Scored(image_set(path, how, device, say), say)
         for name in metrics or CPU_SIZE:
             if lacks := _lacks(name, found.images, against):
                 if metrics:
@@ -117,10 +129,10 @@ def _lacks(name: str, images: ImageSet, against: Tensor | None) -> str | None:
     kind = name.partition(":")[0]
     if kind == "tifa" and not images.questions:
         return "there are no questions about its prompts (world scenes has them, or questions.json)"
-    if name in STANDINS:
+    if name in (*STANDINS, CHECKER):
         if images.images.shape[2:] != (64, 64):
             return "its stand-in reads 64 px alone; choose a model by name, as in tifa:NAME or clip:MODEL/WEIGHTS"
-        if not (ASSETS / STANDINS[name][0]).exists():
+        if name in STANDINS and not (ASSETS / STANDINS[name][0]).exists():
             return f"{STANDINS[name][0]} has no weights; python -m t2ikit.standins.{STANDINS[name][1]} trains it"
     if kind in ("fidelity", "cmmd") and images.truth is None and against is None:
         return "there are no images to compare with; give a folder as --reference"
@@ -155,6 +167,15 @@ def needed(rows: Sequence[dict[str, Any]], difference: float) -> list[str]:
             many = f"{prompts_needed(difference, spread):,}"
             out.append(f"{row['metric']}: to find a difference of {difference:g} between {who}, {many} prompts.")
     return out
+
+
+def flagged(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """What is to be known of a number before it is believed: a sentence a flag, with the metrics that have it."""
+    of: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        for flag in row["provenance"]["metric"].get("flags", ()):
+            of.setdefault((row["run"], flag), []).append(row["metric"])
+    return [f"{', '.join(metrics)} of {run}: {flag}." for (run, flag), metrics in of.items()]
 
 
 def correlations(rows: Sequence[dict[str, Any]]) -> list[str]:

@@ -24,6 +24,7 @@ from t2ikit.metrics.clip import CLIPScore
 from t2ikit.metrics.features import features
 from t2ikit.metrics.images import Features, PromptMetric
 from t2ikit.metrics.likelihood import (
+    chain,
     ddpm_log_likelihood,
     flow_log_likelihood,
     noise_of,
@@ -45,8 +46,9 @@ from t2ikit.train.checkpoint import snapshot_path
 from t2ikit.train.journal import commit
 
 PROBE = 256  # images at most that alignment is measured on
-LATENTS, CHAIN, SOLVER = 64, 64, 20  # images of bound and likelihood; timesteps of the bound; steps of the ODE's solver
+LATENTS, CHAIN, SOLVER = 64, 64, 20  # images of bound and likelihood; most timesteps; steps of the ODE's solver
 FEWEST = 20  # images for FD∞
+CHECKER = "tifa:checker"  # answers from the pixels of a scene, by rule
 AUTHORS_SENTENCES = "sentence-transformers/all-mpnet-base-v2"  # of TIFA, for the nearest choice
 
 
@@ -87,7 +89,7 @@ def build(name: str, device: str, sentences: str | None = None) -> Any:
     """What the metric called `name` needs, loaded once for all sets; of TIFA the VQA model and the sentence encoder:
     by default the authors' beside a published model, the kit's MiniLM beside its own."""
     kind, _, which = name.partition(":")
-    own = {"tifa": lambda: StandinVQA(device=device), "tifa:checker": Checker}
+    own = {"tifa": lambda: StandinVQA(device=device), CHECKER: Checker}
     if name in own:
         return own[name](), Sentences(sentences or "minilm")
     makers = {
@@ -134,23 +136,26 @@ def prompted(found: Scored, metric: PromptMetric, scores: Scores) -> None:
 def tifa(found: Scored, vqa: VQA, sentences: Sentences, scores: Scores) -> None:
     """TIFA and Soft-TIFA, accuracies by type, and the floor (each prompt asked of an image of another); of a run also
     the ceiling (reconstructions of the true images) and the score between the two, both held fixed."""
-    metric, images = TIFA(vqa, found.images.questions, sentences, soft=True), found.images.images
+    images, asked_of = found.images.images, found.images.questions
+    metric, plain = (TIFA(vqa, asked_of, sentences, soft=soft) for soft in (True, False))
     about = [metric.questions[key] for key in found.images.prompts]
 
-    def answered(shown: Tensor, name: str) -> list[np.ndarray]:
-        """For each image [2, questions]: rightly answered, and the probability of the right answer."""
+    def answered(shown: Tensor, name: str, metric: TIFA) -> list[np.ndarray]:
+        """For each image [1 or 2, questions]: rightly answered, and if soft the probability of the right answer."""
         asked = [[[q["question"], q["choices"], q["answer"]] for q in some] for some in about]
 
         def compute(rows: np.ndarray) -> list[np.ndarray]:
             records = iter(metric.records(shown[rows], [about[k][0]["id"] for k in rows]))
             each = [[next(records) for _ in about[k]] for k in rows]
-            return [np.array([[r["scores"] for r in some], [r["probability"] for r in some]]) for some in each]
+            kinds = ("scores", "probability") if metric.soft else ("scores",)
+            return [np.array([[r[kind] for r in some] for kind in kinds]) for some in each]
 
-        got = scores.of(digest(["tifa", metric.provenance]), keys_of(shown, asked), compute, name=name)
-        return [x.reshape(2, -1) for x in got]
+        how = digest(["tifa" if metric.soft else "tifa without soft", metric.provenance])
+        got = scores.of(how, keys_of(shown, asked), compute, name=name)
+        return [x.reshape(1 + metric.soft, -1) for x in got]
 
     name = "tifa" if isinstance(vqa, StandinVQA) else f"tifa:{vqa.name}"
-    got = answered(images, name)
+    got = answered(images, name, metric)
     right = np.array([x[0].mean() for x in got])
     found.add_scores(name, right, metric.provenance, stdev=float(right.std(ddof=1)) if len(right) > 1 else None)
     found.add_scores(f"soft-{name}", [x[1].mean() for x in got], metric.provenance | {"mean": "arithmetic"})
@@ -165,13 +170,13 @@ def tifa(found: Scored, vqa: VQA, sentences: Sentences, scores: Scores) -> None:
     if len(set(said)) < 2:
         found.say(f"{name}-floor is left out for {found.images.name}: it needs two different prompts.")
         return
-    floor = np.array([x[0].mean() for x in answered(images[others(said)], f"{name}, floor")])
+    floor = np.array([x[0].mean() for x in answered(images[others(said)], f"{name}, floor", plain)])
     found.add(f"{name}-floor", interval(floor), metric.provenance | {"images shown": "of the next other prompt"})
     if found.images.parts is None:
         return
     truth, codec = found.images.truth.permute(0, 2, 3, 1).numpy(), found.images.parts.config.codec
     again = torch.from_numpy(reconstructed(truth, codec)).permute(0, 3, 1, 2)
-    ceiling = np.array([x[0].mean() for x in answered(again, f"{name}, ceiling")])
+    ceiling = np.array([x[0].mean() for x in answered(again, f"{name}, ceiling", plain)])
     found.add(f"{name}-ceiling", interval(ceiling), metric.provenance | {"images shown": f"true ones through {codec}"})
     if ceiling.mean() > floor.mean():
         between = (right - floor.mean()) / (ceiling.mean() - floor.mean())
@@ -207,6 +212,10 @@ def distances(found: Scored, extract: Features, against: Tensor, scores: Scores)
     else:
         found.say(f"fd-infinity-{extract.name} is left out for {found.images.name}: it needs {FEWEST} images.")
     found.add(f"kid-{extract.name}", fidelity.kid(*both), how)
+    if len(both[0]) <= fidelity.NEIGHBOURS:
+        few = f"more than {fidelity.NEIGHBOURS} images"
+        found.say(f"Precision and recall are left out for {found.images.name}: they need {few}.")
+        return
     shares = fidelity.precision_recall(*both)
     values = {kind: shares.pop(kind) for kind in ("precision", "recall")}
     for kind, value in values.items():
@@ -219,10 +228,13 @@ def maximum_mean_discrepancy(found: Scored, model: CLIPScore, against: Tensor, s
     found.add(f"cmmd:{model.name.removeprefix('clip:')}", fidelity.cmmd(*both), how)
 
 
-def of_weights(found: Scored, n: int, name: str, scores: Scores, compute: Callable[[Any], dict]) -> dict[str, Any]:
-    """What `compute` finds of the run's weights on the probe of its first `n` validation images, kept by their hash."""
+def of_weights(
+    found: Scored, n: int, name: str, scores: Scores, compute: Callable[[Any], dict], how: Sequence[Any] = ()
+) -> dict[str, Any]:
+    """What `compute` finds of the run's weights on the probe of its first `n` validation images, kept by their hash and
+    `how` it is computed."""
     parts, path = found.images.parts, found.images.folder
-    key = digest([file_hash(snapshot_path(path, found.images.step)), parts.loss_space, n])
+    key = digest([file_hash(snapshot_path(path, found.images.step)), parts.loss_space, n, *how])
 
     def fresh(_: np.ndarray) -> list[np.ndarray]:
         got = compute(make_probe(parts.world, parts.config.captions, parts.codec, parts.text, n))
@@ -255,7 +267,8 @@ def without_sampling(found: Scored, scores: Scores, device: str) -> None:
 
 
 def likelihood(found: Scored, scores: Scores, device: str) -> None:
-    """Variational bound and negative log-likelihood of the validation images' latents, nats a dimension: bootstrap
+    """Variational bound and negative log-likelihood of the validation images' latents, each given its caption, nats a
+    dimension, zero being a convention: bootstrap
     intervals over images; the bound's terms by timestep are kept in the provenance."""
     parts, model = found.images.parts, found.images.model
     n = min(LATENTS, len(found.images.prompts))
@@ -266,16 +279,16 @@ def likelihood(found: Scored, scores: Scores, device: str) -> None:
         flow = isinstance(parts.objective, RectifiedFlow)
         alphas = (DDPM() if flow else parts.objective).scheduler.alphas_cumprod
         noise = noise_of_flow(model, alphas, condition) if flow else noise_of(model, parts.objective, condition)
-        chain = np.linspace(0, len(alphas) - 1, CHAIN).round().astype(int)
-        bound = variational_bound(noise, x0, alphas, chain)
+        steps = chain(alphas, CHAIN)
+        bound = variational_bound(noise, x0, alphas, steps)
         log_p = (
             flow_log_likelihood(velocity_of(model, condition), x0, SOLVER)
             if flow else ddpm_log_likelihood(noise, x0, alphas, SOLVER)
         )  # fmt: skip
         nll = (-log_p.cpu().double() / x0[0].numel()).tolist()
-        return {"vlb": bound.total.tolist(), "nll": nll, "terms": bound.terms.mean(0).tolist(), "chain": chain.tolist()}
+        return {"vlb": bound.total.tolist(), "nll": nll, "terms": bound.terms.mean(0).tolist(), "chain": steps.tolist()}
 
-    got = of_weights(found, n, "likelihood", scores, compute)
+    got = of_weights(found, n, "likelihood", scores, compute, ["even in log snr", CHAIN, SOLVER])
     how = {"vlb": {"timesteps": got["chain"], "terms": got["terms"]}, "nll": {"solver steps": SOLVER}}
     for metric, parts_of in how.items():
         found.add(metric, interval(got[metric]), {"unit": "nats/dim"} | parts_of)

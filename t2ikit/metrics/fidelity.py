@@ -20,6 +20,8 @@ from scipy.linalg.lapack import dpstrf
 from t2ikit.errors import UserError
 
 BLOCK = 2048  # rows of a kernel or distance matrix held at once
+NEIGHBOURS = 3  # of precision and recall
+PANEL = 256  # columns at a time of a triangular product
 NEGATIVE = 1e-5  # of the largest eigenvalue: what rounding leaves below zero, in float32 too, is less
 
 
@@ -66,10 +68,10 @@ class Moments:
 def frechet_distance(mu1: np.ndarray, cov1: np.ndarray, mu2: np.ndarray, cov2: np.ndarray) -> float:
     """|μ₁ − μ₂|² + tr(Σ₁ + Σ₂ − 2 (Σ₁Σ₂)^½) of two Gaussians (Dowson and Landau 1982), in float64.
 
-    With Σ₁ = FFᵀ (Cholesky) the eigenvalues of Σ₁Σ₂ are those of the symmetric FᵀΣ₂F: real, not below zero but for
-    rounding, and found by `eigvalsh`. A covariance of rank r < d is allowed (Cholesky with pivots, F of [d, r]); the
-    distance is then finite, and exact to about d · 1e-8 of the covariances' scale: a zero's rounding under the root.
-    One with an eigenvalue clearly below zero is refused.
+    With Σ₁ = FFᵀ and Σ₂ = GGᵀ (Cholesky) the eigenvalues of Σ₁Σ₂ are those of the symmetric (GᵀF)ᵀGᵀF: real, not below
+    zero but for rounding, and found by `eigvalsh`. A covariance of rank r < d is allowed (Cholesky with pivots, F of
+    [d, r]); the distance is then finite, and exact to about d · 1e-8 of the covariances' scale: a zero's rounding under
+    the root. One with an eigenvalue clearly below zero is refused.
     """
     mu1, mu2, cov1, cov2 = (np.asarray(a, dtype=np.float64) for a in (mu1, mu2, cov1, cov2))
     d = mu1.shape[0] if mu1.ndim == 1 else 0
@@ -78,30 +80,45 @@ def frechet_distance(mu1: np.ndarray, cov1: np.ndarray, mu2: np.ndarray, cov2: n
         raise UserError(f"Means and covariances have shapes {shapes}: they must be [d], [d, d], [d] and [d, d].")
     if not all(np.isfinite(a).all() for a in (mu1, cov1, mu2, cov2)):
         raise UserError("A mean or a covariance holds NaN or infinity: compute the features of those images again.")
-    first, second = (torch.from_numpy((a + a.T) / 2) for a in (cov1, cov2))
-    root, _ = _root(first), _root(second)
-    product = root.T @ second @ root
-    both = torch.linalg.eigvalsh(product).clamp(min=0).sqrt().sum().item() if len(product) else 0.0
+    (first, _), (second, triangular) = (_root(torch.from_numpy(np.ascontiguousarray(a))) for a in (cov1, cov2))
+    product = _gram(_transposed_times(second, first) if triangular else second.T @ first)
+    both = torch.linalg.eigvalsh(product, UPLO="L").clamp(min=0).sqrt().sum().item() if len(product) else 0.0
     return float((mu1 - mu2) @ (mu1 - mu2) + np.trace(cov1) + np.trace(cov2) - 2 * both)
 
 
-def _root(covariance: torch.Tensor) -> torch.Tensor:
-    """F [d, rank] with FFᵀ = `covariance`; a UserError if that is none."""
+def _transposed_times(second: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
+    """GᵀF of a lower triangular G, whose zeros are left out."""
+    starts = range(0, len(second), PANEL)
+    return torch.cat([second[i:, i : i + PANEL].T @ first[i:] for i in starts])
+
+
+def _gram(factor: torch.Tensor) -> torch.Tensor:
+    """The lower triangle of MᵀM, in panels; what lies above is not computed."""
+    out = factor.new_zeros(factor.shape[1], factor.shape[1])
+    for j in range(0, len(out), PANEL):
+        out[j : j + PANEL, : j + PANEL] = factor[:, j : j + PANEL].T @ factor[:, : j + PANEL]
+    return out
+
+
+def _root(covariance: torch.Tensor) -> tuple[torch.Tensor, bool]:
+    """F [d, rank] with FFᵀ = `covariance`, of which the lower triangle is read where it is regular, and whether F is
+    lower triangular; a UserError if there is none."""
     root, failed = torch.linalg.cholesky_ex(covariance)
     if not failed:
-        return root
+        return root, True
+    covariance = (covariance + covariance.T) / 2
     factor, pivots, rank, _ = dpstrf(covariance.numpy(), lower=1)
     root = torch.empty(len(covariance), rank, dtype=torch.float64)
     root[pivots - 1] = torch.from_numpy(np.tril(factor)[:, :rank])
     if (root @ root.T - covariance).abs().max() <= 1e-9 * covariance.abs().max():
-        return root
+        return root, False
     values, vectors = torch.linalg.eigh(covariance)  # below zero somewhere, if only by rounding
     if values[0] < -NEGATIVE * values[-1].clamp(min=0):
         raise UserError(
             f"A covariance has the eigenvalue {values[0]:.3g} (the largest is {values[-1]:.3g}), and none may be "
             "negative: compute it from features with t2ikit.metrics.fidelity.Moments."
         )
-    return vectors * values.clamp(min=0).sqrt()
+    return vectors * values.clamp(min=0).sqrt(), False
 
 
 def frechet(generated: Moments, reference: Moments) -> dict[str, Any]:
@@ -200,7 +217,7 @@ def cmmd(generated: np.ndarray, reference: np.ndarray, sigma: float = 10.0) -> d
     return {"value": float(value)} | _sizes(len(x), len(y), 0)
 
 
-def precision_recall(generated: np.ndarray, reference: np.ndarray, neighbours: int = 3) -> dict[str, Any]:
+def precision_recall(generated: np.ndarray, reference: np.ndarray, neighbours: int = NEIGHBOURS) -> dict[str, Any]:
     """Improved precision and recall (Kynkäänniemi et al. 2019), k = 3: `precision, recall, n, n_reference, flags`.
 
     Precision: the share of generated images inside the ball of some reference image, whose radius is the distance to

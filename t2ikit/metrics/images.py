@@ -45,12 +45,15 @@ def read_image(path: str | Path) -> Tensor:
     """uint8 [3, H, W] of an image file; a UserError that names it if it is missing, damaged or not plain 8-bit RGB."""
     try:
         with Image.open(path) as image:
+            frames = getattr(image, "n_frames", 1)
             deep = ";16" in str(image.tile)  # as which PIL reads the file: RGB of 16 bits would become one of 8
             image.load()
     except FileNotFoundError:
         raise UserError(f"The image {path} is missing: generate it again, nothing is skipped.") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"The image {path} cannot be read ({error}): generate it again, nothing is skipped.") from None
+    if frames > 1:
+        raise UserError(f"The image {path} has {frames} frames: save the one that is meant.")
     if deep or image.mode in ("F", "I") or image.mode.startswith("I;"):
         raise UserError(f"The image {path} has more than 8 bits a channel (mode {image.mode}): save it as 8-bit RGB.")
     if image.has_transparency_data and image.convert("RGBA").getextrema()[3][0] < 255:

@@ -86,6 +86,13 @@ class Bound:
     unit: str
 
 
+def chain(alphas_cumprod: Tensor, most: int = 64) -> np.ndarray:
+    """At most `most` of the timesteps for `variational_bound`, evenly in log SNR: 2% above the bound of all 1,000 on a
+    trained run. Evenly in time, nearly all of the bound would be the first step's discretisation."""
+    log_snr = torch.logit(alphas_cumprod.double()).numpy()
+    return np.unique(np.abs(log_snr[:, None] - np.linspace(log_snr[0], log_snr[-1], most)).argmin(0))
+
+
 @torch.no_grad()
 def variational_bound(
     predict: Predictor,

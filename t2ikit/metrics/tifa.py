@@ -23,6 +23,7 @@ from t2ikit.errors import UserError
 from t2ikit.hub import loading
 from t2ikit.metrics.images import checked
 from t2ikit.metrics.vqa import VQA
+from t2ikit.tensors import tensors_hash
 
 FIELDS = ("id", "caption", "question", "choices", "answer", "element_type")
 ROWS = 256  # questions prepared at once
@@ -97,16 +98,19 @@ class Sentences:
         if name == "minilm":
             encoder = text_encoder(name)
             self.tokenizer, self.model = encoder.tokenizer, encoder.model
-            return
+        else:
+            self._load(name.removeprefix("local-dir:"), local=name.startswith("local-dir:"))
+        self.fingerprint = tensors_hash([p for _, p in sorted(self.model.named_parameters())])
+
+    def _load(self, source: str, local: bool) -> None:
         from transformers import AutoModel, AutoTokenizer
 
-        source, local = name.removeprefix("local-dir:"), name.startswith("local-dir:")
         try:
             with loading(from_hub=not local):
                 self.tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local)
                 self.model = AutoModel.from_pretrained(source, local_files_only=local).eval()
         except (OSError, RuntimeError, ValueError) as error:
-            raise not_loaded("sentence encoder", name, error) from error
+            raise not_loaded("sentence encoder", self.name, error) from error
 
     @torch.no_grad()
     def __call__(self, sentences: Sequence[str]) -> Tensor:
@@ -140,7 +144,8 @@ class TIFA:
         for q in checked_questions(questions):
             self.questions.setdefault(q["id"], []).append(q)
         self.by_caption = {some[0]["caption"]: key for key, some in reversed(self.questions.items())}
-        self.provenance = {"vqa": vqa.name, **vqa.provenance, "sentences": self.sentences.name}
+        self.provenance = {"vqa": vqa.name, **vqa.provenance, "sentences": self.sentences.name,
+                           "sentences_weights": self.sentences.fingerprint}  # fmt: skip
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> np.ndarray:
         """uint8 [n, 3, H, W] and n captions of the benchmark → scores [n] in [0, 1]."""

@@ -12,7 +12,7 @@ from papers_repro.dit_laws import compare, plots, predict, profiles, scores, stu
 from t2ikit import batch
 from t2ikit.errors import UserError
 from t2ikit.laws import audit_folder, fit_power
-from t2ikit.metrics.likelihood import variational_bound
+from t2ikit.metrics.likelihood import chain, variational_bound
 from t2ikit.objectives import DDPM
 from t2ikit.results import Results, combine, read_committed, read_live
 from t2ikit.study import SAME
@@ -383,7 +383,7 @@ def test_the_chain_of_the_bound_is_near_the_whole_one():
         a = alphas[t].view(-1, 1, 1, 1)
         return (1 - a).sqrt() * x_t / (0.09 * a + 1 - a)
 
-    few, linear = scores.chain(alphas), np.linspace(0, 999, scores.CHAIN).round().astype(int)
+    few, linear = chain(alphas, scores.CHAIN), np.linspace(0, 999, scores.CHAIN).round().astype(int)
     whole, ours, even = (variational_bound(noise, x0, alphas, c).total.mean() for c in (None, few, linear))
     assert len(few) <= scores.CHAIN and few[0] == 0 and few[-1] == 999
     assert ours == pytest.approx(whole, rel=0.03) and even > 1.3 * whole

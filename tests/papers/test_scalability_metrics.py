@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from papers_repro.scalability import metrics
-from t2ikit.results import Results, read_scores, scored
+from papers_repro.scalability import metrics, studies
+from t2ikit.results import Results, combine, read_committed, read_scores, scored
 
 BACKBONES = [f"b{k}" for k in range(6)]
 
@@ -121,3 +121,11 @@ def test_alignment_is_held_against_tifa_on_the_prompts_that_most_runs_have(rows)
     made = [score(f"r-{b}", "tifa", 0.5, n=200) for b in BACKBONES[:4]] + [score("r-b0", "tifa", 0.4, n=1000)]
     assert metrics.without_sampling(metrics.joined(pd.DataFrame(made), rows), rows.curves)["tifa"].tolist() == [0.5] * 4
     assert metrics.final(metrics.joined(pd.DataFrame(made), rows))["value"].tolist() == [0.4]
+
+
+def test_runs_are_paired_prompt_by_prompt():
+    rows = metrics.paired(studies.RESULTS, read_committed(studies.RESULTS))
+    assert {"tifa", "contrastive-v1"} <= set(rows["metric"]) and (rows["backbone"] != rows["less"]).all()
+    inside = rows[["low", "high"]].abs().max(axis=1) < rows["margin"]
+    assert (rows.loc[rows["alike"].astype(bool), "value"].abs() < 0.02).all() and rows.loc[inside, "alike"].all()
+    assert metrics.paired(studies.RESULTS / "nowhere", combine([])).empty
