@@ -5,7 +5,7 @@ sqrtm     SciPy's matrix square root, as pytorch-fid has it
 ours      t2ikit.metrics.fidelity.frechet_distance
 
 They take turns, `--rounds` times. Printed are the medians of wall and processor seconds, our share of the faster of the
-two eigvals, and how far apart the distances are. `singular`: fewer images than dimensions.
+two eigvals, and how far apart the distances are. `singular`: fewer images than dimensions. docs/frechet.json keeps it.
 """
 
 from __future__ import annotations
