@@ -181,7 +181,6 @@ def test_free_form_answers_go_to_the_nearest_choice(sentences):
     assert sentences.nearest("puppy", ["cat", "dog", "car"]) == "dog"
     assert sentences.nearest("Yes", ["no", "yes"]) == "yes"
     assert sentences.nearest("one", ["1", "one"]) == "one"  # a choice to the letter is never looked up
-    assert sentences.nearest("", ["yes", "no"]) in ("yes", "no")
 
 
 def test_sentence_embeddings_are_means_over_tokens_without_padding(sentences):

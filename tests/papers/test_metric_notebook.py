@@ -15,4 +15,5 @@ def test_what_does_this_metric_see(home, tmp_path, read_offline):
     report.export(executed, tmp_path / "seen.html")
     page = read_offline(tmp_path / "seen.html")
     assert page.locator("img").count() >= 3
+    assert "one true image, 300 times" in page.content()
     assert "questions, " in page.content() and "answered wrongly" in page.content()
