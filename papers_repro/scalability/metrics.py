@@ -174,13 +174,16 @@ def without_sampling(table: pd.DataFrame, curves: pd.DataFrame, guidance: float 
     tifa = final(table[runs == runs.max()], guidance)
     tifa = tifa[tifa["metric"] == "tifa"][["run", "step", "backbone", "lr", "value"]].rename(columns={"value": "tifa"})
     scores = ["run", "step", "caption_gap", "flip_accuracy", "val_loss"]
-    return tifa.merge(curves[scores].drop_duplicates(["run", "step"]), on=["run", "step"])
+    points = tifa.merge(curves[scores].drop_duplicates(["run", "step"]), on=["run", "step"])
+    nats = table[table["metric"] == "information"].drop_duplicates(["run", "step"], keep="last")
+    nats = nats[["run", "step", "value"]].rename(columns={"value": "information"})
+    return points.merge(nats, on=["run", "step"], how="left")
 
 
 def instead(points: pd.DataFrame, tier: str) -> list[Verdict]:
     """Whether what needs no images ranks the runs of `without_sampling` as TIFA does."""
     rows = []
-    for name, sign in (("caption_gap", 1), ("flip_accuracy", 1), ("val_loss", -1)):
+    for name, sign in (("caption_gap", 1), ("information", 1), ("flip_accuracy", 1), ("val_loss", -1)):
         both = points[["tifa", name]].dropna().to_numpy().T
         rows.append(
             ranked("TIFA", f"{'' if sign > 0 else '−'}{name} ranks runs as TIFA does", both[0], sign * both[1], tier)

@@ -114,7 +114,9 @@ def test_the_panel_has_a_chart_a_metric_and_none_without_scores(rows, tmp_path):
 
 def test_one_point_a_run_of_alignment_without_sampling(rows):
     points = metrics.without_sampling(table(rows, tifa=[0.1, 0.2, 0.3]), rows.curves)
-    assert points["caption_gap"].tolist() == [0, 1, 2] and len(points) == 3
+    assert points["caption_gap"].tolist() == [0, 1, 2] and len(points) == 3 and points["information"].isna().all()
+    points = metrics.without_sampling(table(rows, tifa=[0.1, 0.2, 0.3], information=[5.0, 6.0]), rows.curves)
+    assert points["information"].tolist()[:2] == [5, 6] and len(points) == 3  # measured by `t2ikit evaluate` alone
 
 
 def test_alignment_is_held_against_tifa_on_the_prompts_that_most_runs_have(rows):
