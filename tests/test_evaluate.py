@@ -340,6 +340,16 @@ def test_rows_so_far_are_kept_after_each_metric(folder, tmp_path):
     assert tables.read(out)["run"].tolist() == ["true", "less"]
 
 
+def test_folders_of_one_name_and_another_content_keep_their_rows(folder, tmp_path):
+    out, first = tmp_path / "rows.csv", folder("drawn")
+    (tmp_path / "elsewhere").mkdir()
+    elsewhere = first.rename(tmp_path / "elsewhere" / "drawn")
+    for path in (elsewhere, folder("drawn", shift=50), elsewhere):
+        tables.export(out, harness.evaluate([path], ["contrastive"], say=quiet))
+    kept = tables.read(out)
+    assert kept["run"].tolist() == ["drawn", "drawn"] and kept["images.content"].nunique() == 2
+
+
 def test_the_floor_shows_no_image_of_the_same_prompt(folder):
     path = folder(n=3)
     prompts = json.loads((path / "prompts.json").read_text())

@@ -267,9 +267,9 @@ def without_sampling(found: Scored, scores: Scores, device: str) -> None:
 
 
 def likelihood(found: Scored, scores: Scores, device: str) -> None:
-    """Variational bound and negative log-likelihood of the validation images' latents, each given its caption, nats a
-    dimension, zero being a convention: bootstrap
-    intervals over images; the bound's terms by timestep are kept in the provenance."""
+    """Variational bound and negative log-likelihood of the validation images' latents, each given its caption, in nats
+    a dimension (zero is a convention), with bootstrap intervals over images; the provenance keeps the bound's terms by
+    timestep."""
     parts, model = found.images.parts, found.images.model
     n = min(LATENTS, len(found.images.prompts))
 

@@ -16,7 +16,7 @@ from t2ikit.files import write_atomic
 
 KEY = (
     "run", "step", "metric", "versus", "images.seed", "images.steps", "images.guidance", "images.prompts",
-    "metric.reference",
+    "images.content", "metric.reference", "metric.sentences",
 )  # fmt: skip
 ROW = ("run", "step", "metric", "value", "low", "high", "n", "versus", "provenance")
 
@@ -27,7 +27,8 @@ def table(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
 
 
 def export(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Merge the rows into a CSV file; one of the same run, step, metric and images replaces the older."""
+    """Merge the rows into a CSV file; one of the same run (or folder and its content), step, metric, images, reference
+    and sentence encoder replaces the older."""
     frames = [table(rows)]
     if path.exists():
         frames.insert(0, read(path))
