@@ -26,21 +26,26 @@ def snapshots(folder: Path) -> list[int]:
     return sorted(int(p.stem.removeprefix("step-")) for p in (folder / "snapshots").glob("step-*.safetensors"))
 
 
-def load_run(folder: Path, step: int | None = None, averaged: bool = False) -> tuple[Parts, nn.Module]:
-    """The parts of a run and its backbone with the weights of `step` (default: the last): raw, or their EMA."""
-    noted = read_json(folder / "config.json", ("config",))
-    steps = snapshots(folder)
-    if not steps:
+def snapshot_step(folder: Path, step: int | None = None) -> int:
+    """`step`, or the last of which the run has weights; UserError if it has none of it."""
+    if not (steps := snapshots(folder)):
         raise UserError(f"{folder.name} has no snapshot yet: train it first.")
     if step is not None and step not in steps:
         raise UserError(f"{folder.name} has no snapshot of step {step}: choose one of {', '.join(map(str, steps))}.")
+    return steps[-1] if step is None else step
+
+
+def load_run(folder: Path, step: int | None = None, averaged: bool = False) -> tuple[Parts, nn.Module]:
+    """The parts of a run and its backbone with the weights of `step` (default: the last): raw, or their EMA."""
+    noted = read_json(folder / "config.json", ("config",))
+    step = snapshot_step(folder, step)
     parts = resolve(config_of(folder, noted["config"]))
     for key, now in parts.resolved.items():
         if canonical(noted.get(key)) != canonical(now):
             raise UserError(
                 f"The {key} of {folder.name} is not what it was trained with: restore that, or train the run anew."
             )
-    tensors = load_snapshot(folder, steps[-1] if step is None else step)
+    tensors = load_snapshot(folder, step)
     prefix = "ema." if averaged else ""
     model = parts.spec.build(seed=0)
     model.load_state_dict({name: tensors[prefix + name] for name in model.state_dict()})

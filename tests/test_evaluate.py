@@ -16,7 +16,8 @@ from t2ikit.data.world import get_world
 from t2ikit.errors import UserError
 from t2ikit.evaluation import harness, measures, tables
 from t2ikit.evaluation.scores import Scores
-from t2ikit.evaluation.sets import Sampling, captions_of, image_set
+from t2ikit.evaluation.sets import Sampling, captions_of, image_set, snapshots_of
+from t2ikit.generate import snapshots
 from t2ikit.metrics.scenes_questions import scene_questions
 from t2ikit.standins.vqa import StandinVQA
 from t2ikit.train.setup import resolve
@@ -427,6 +428,31 @@ def test_a_run_is_drawn_once_scored_and_exported(run, home, tmp_path):
     assert len(kept) == len(rows)
     assert kept["step"].eq(4).all() and kept["images.guidance"].eq(7.5).all() and "metric.weights" in kept
     assert kept.loc[kept["metric"] == "tifa", "value"].item() == pytest.approx(found["tifa"], rel=1e-6)
+
+
+def test_every_snapshot_is_scored_in_one_command(run, tmp_path, monkeypatch):
+    out = tmp_path / "rows.csv"
+    options = ["--metrics", "contrastive", "--prompts", "3", "--steps", "1", "--step", "all", "--export", str(out)]
+    monkeypatch.setattr(sys, "argv", ["t2ikit", "evaluate", str(run), *options])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    kept = tables.read(out)
+    assert not stop.value.code
+    assert kept["step"].tolist() == snapshots(run) and len(kept) > 1 and kept["n"].eq(3).all()
+
+
+def test_a_step_without_a_snapshot_is_named_before_any_is_scored(run, folder):
+    first, *_, last = snapshots(run)
+    assert snapshots_of([run], None) == [None] and snapshots_of([run], f"{last}, {first},{last}") == [first, last]
+    for text, sentence in (
+        (f"{first},999", f"has no snapshot of step 999: choose one of {first}, "),
+        ("first", "'first' is no step: write --step as 800, as 400,800 or as all"),
+        ("4,", "'' is no step"),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            snapshots_of([run], text)
+    with pytest.raises(UserError, match="No step has a snapshot in every run"):
+        snapshots_of([run, folder()], "all")
 
 
 def test_bound_and_likelihood_of_a_run_are_rows(run):

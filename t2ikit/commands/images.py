@@ -53,7 +53,9 @@ def evaluate(
         ),
     ] = None,
     prompts: Annotated[int, typer.Option(help="How many validation captions to draw.")] = 1000,
-    step: Annotated[int | None, typer.Option(help="Which snapshot (default: the last).")] = None,
+    step: Annotated[
+        str | None, typer.Option(help="Which snapshots, with commas between, or all (default: the last).")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the starting noise.")] = 0,
     steps: Annotated[int, typer.Option(help="Steps of the sampler.")] = 50,
     guidance: Annotated[float, typer.Option(help="Classifier-free guidance scale; 1 is none.")] = 7.5,
@@ -77,7 +79,7 @@ def evaluate(
 ) -> None:
     """Score images with intervals over prompts; of several runs each is compared with the first. Again, it goes on."""
     from t2ikit.evaluation import harness, tables
-    from t2ikit.evaluation.sets import Sampling
+    from t2ikit.evaluation.sets import Sampling, snapshots_of
 
     chosen = [name.strip() for name in (metrics or "").split(",") if name.strip()]
     if difference == 0 or not math.isfinite(difference):
@@ -88,13 +90,15 @@ def evaluate(
         elif not os.access(folder := next(p for p in export.absolute().parents if p.exists()), os.W_OK):
             raise UserError(f"{folder} cannot be written to: choose another --export.")
     keep = (lambda rows: tables.export(export, rows)) if export else (lambda rows: None)
-    how = Sampling(prompts, step, seed, steps, guidance)
-    rows = harness.evaluate(runs, chosen, how, reference, margin, device, sentences, say, keep)
+    rows, last = [], []
+    for at in snapshots_of(runs, step):
+        how = Sampling(prompts, at, seed, steps, guidance)
+        rows += (last := harness.evaluate(runs, chosen, how, reference, margin, device, sentences, say, keep))
     if as_json:
         return emit(rows)
     columns = ["run", "step", "metric", "value", "low", "high", "n", "versus"]
     print(tables.table(rows)[columns].to_string(index=False, float_format="{:.4f}".format, na_rep="–"))
-    for sentence in harness.flagged(rows) + harness.needed(rows, difference) + harness.correlations(rows):
+    for sentence in harness.flagged(rows) + harness.needed(last, difference) + harness.correlations(rows):
         print(sentence)
 
 

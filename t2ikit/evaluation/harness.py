@@ -175,7 +175,7 @@ def flagged(rows: Sequence[dict[str, Any]]) -> list[str]:
     for row in rows:
         for flag in row["provenance"]["metric"].get("flags", ()):
             of.setdefault((row["run"], flag), []).append(row["metric"])
-    return [f"{', '.join(metrics)} of {run}: {flag}." for (run, flag), metrics in of.items()]
+    return [f"{', '.join(dict.fromkeys(metrics))} of {run}: {flag}." for (run, flag), metrics in of.items()]
 
 
 def correlations(rows: Sequence[dict[str, Any]]) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +26,7 @@ from t2ikit.encoders import batches
 from t2ikit.errors import UserError
 from t2ikit.evaluation.scores import image_hashes
 from t2ikit.files import write_atomic, write_json
-from t2ikit.generate import generate, load_run, snapshots
+from t2ikit.generate import generate, load_run, snapshot_step, snapshots
 from t2ikit.metrics.images import read_images
 from t2ikit.metrics.scenes_questions import scene_questions
 from t2ikit.metrics.tifa import read_prompts, read_questions
@@ -80,6 +80,27 @@ class ImageSet:
         return torch.from_numpy(self.parts.world.images("val", self.index)).permute(0, 3, 1, 2)
 
 
+def snapshots_of(paths: Sequence[Path], text: str | None) -> list[int | None]:
+    """The steps that `text` names, rising: numbers with commas between, or `all` that every run has; None: the last."""
+    if text is None:
+        return [None]
+    if text == "all":
+        common = set.intersection(*(set(snapshots(path)) for path in paths))
+        if not common:
+            raise UserError(
+                "No step has a snapshot in every run: name them with --step, or evaluate one run at a time."
+            )
+        return sorted(common)
+    named = [part.strip() for part in text.split(",")]
+    if wrong := [part for part in named if not (part.isascii() and part.isdigit())]:
+        raise UserError(f"{wrong[0]!r} is no step: write --step as 800, as 400,800 or as all.")
+    for path in paths:
+        if (path / "config.json").exists():
+            for part in named:
+                snapshot_step(path, int(part))
+    return sorted({int(part) for part in named})
+
+
 def image_set(path: Path, how: Sampling, device: str, say: Callable[[str], None]) -> ImageSet:
     """The images of a run folder, drawn if they are not there, or of a folder with prompts.json."""
     if (path / "config.json").exists():
@@ -122,7 +143,7 @@ def of_folder(path: Path, say: Callable[[str], None] = print) -> ImageSet:
 def of_run(path: Path, how: Sampling, device: str, say: Callable[[str], None]) -> ImageSet:
     """Images of the run's validation captions at one of its steps."""
     parts, model = load_run(path, how.step)
-    step = how.step or snapshots(path)[-1]
+    step = snapshot_step(path, how.step)
     for key, tensor in model.state_dict().items():
         if not tensor.isfinite().all():
             raise UserError(f"{path.name} has NaN or infinity in {key!r} at step {step}: choose another step.")
