@@ -87,9 +87,7 @@ def snapshots_of(paths: Sequence[Path], text: str | None) -> list[int | None]:
     if text == "all":
         common = set.intersection(*(set(snapshots(path)) for path in paths))
         if not common:
-            raise UserError(
-                "No step has a snapshot in every run: name them with --step, or evaluate one run at a time."
-            )
+            raise UserError("No step has a snapshot in every run: name some with --step, or evaluate one run alone.")
         return sorted(common)
     named = [part.strip() for part in text.split(",")]
     if wrong := [part for part in named if not (part.isascii() and part.isdigit())]:
