@@ -25,6 +25,7 @@ from t2ikit.study import preset
 
 ROOT = Path(__file__).resolve().parent.parent
 SWEPT = 400  # steps of the rate sweep
+COLLAPSED = 0.9  # a validation loss of noise: 1 for a network that predicts its mean
 
 
 @functools.cache
@@ -65,15 +66,16 @@ def counted() -> pd.DataFrame:
 
 
 def verdict_table(rows: pd.DataFrame, form: str = ".3f") -> str:
-    """Verdicts as a table: what is claimed, what we found with its 95% interval and n, what is to be known of it."""
+    """Verdicts as a table: what is claimed, what we found with its 95% interval and n, the n that would decide an
+    undecided one, what else is to be known."""
     lines = ["", "| | claim | claimed | ours (95%) | n | verdict |", "|---|---|---|---|---|---|"]
     for r in rows.astype(object).where(rows.notna(), None).itertuples():
         ends = f" ({r.low:{form}} to {r.high:{form}})" if r.low is not None and r.high is not None else ""
         found = "–" if r.ours is None else f"{r.ours:{form}}{ends}"
         printed = f"{r.paper:{form}}" if isinstance(r.paper, float) else r.paper or "–"
-        lines.append(
-            f"| {r.id} | {r.claim} | {printed} | {found} | {r.n} | {r.verdict}{f': {r.why}' if r.why else ''} |"
-        )
+        enough = f" ({int(r.needs):,} would do)" if r.needs else ""
+        said = f"{r.verdict}{f': {r.why}' if r.why else ''}"
+        lines.append(f"| {r.id} | {r.claim} | {printed} | {found} | {r.n}{enough} | {said} |")
     return "\n".join(lines) + "\n"
 
 
@@ -250,11 +252,21 @@ def results_table(study) -> str:
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for r in table.to_dict("records"):
-        cells = [f"{r[s]:.4f} ± {r[f'{s} ±']:.4f}" if r.get(s) == r.get(s) and s in r else "–" for s in figures.SCORES]
+        cells = [f"{r[s]:.4f} ± {r[f'{s} ±']:.4f}" if pd.notna(r.get(s)) else "–" for s in figures.SCORES]
+        fewer = [r.get(f"{s} n") for s in figures.SCORES]
+        cells = [f"{cell} (n = {n:.0f})" if pd.notna(n) else cell for cell, n in zip(cells, fewer, strict=True)]
         spent, rate = (of[r["world"], r["backbone"]] for of in (hours, rates))
         about = f"{r['world']} | `{r['backbone']}` | {rate:g} | {r['images']:,}"
         lines.append(f"| {about} | {' | '.join(cells)} | {spent:.2f} | {r['seeds']} |")
     return "\n".join(lines) + "\n"
+
+
+def collapsed() -> str:
+    """The committed runs that predict nothing at their end: an error near 1, the variance of the noise."""
+    ends = committed().curves.sort_values("step").groupby("run").tail(1)
+    ends = ends[ends["val_loss"] > COLLAPSED].merge(committed().runs[["run", "lr"]], on="run")
+    told = [f"`{r.backbone}`, seed {r.seed}, at {r.lr:g} ({r.val_loss:.3f})" for r in ends.itertuples()]
+    return "; ".join(told) or "none"
 
 
 def rate_table() -> str:

@@ -25,6 +25,7 @@ PICTURE = scalability.HERE / "fig03.png"
 VALUES: dict[str, Callable[[], str]] = {
     "fig03": lambda: measured.results_table(scalability.FIG03),
     "rates": measured.rate_table,
+    "collapsed": measured.collapsed,
     "make reproduce": measured.first_figure,
     "hours a row": measured.hours_a_row,
     "rho": lambda: f"{measured.rank_correlation():.3f}",

@@ -15,15 +15,16 @@ import pandas as pd
 from t2ikit.errors import UserError
 from t2ikit.laws.intervals import LEVEL, spearman, t_quantile
 
-ORDER = ("id", "claim", "verdict", "paper", "ours", "low", "high", "n", "tier", "why")
+ORDER = ("id", "claim", "verdict", "paper", "ours", "low", "high", "n", "needs", "tier", "why")
 STRONG = 0.7  # of a rank correlation
+MANY = 10_000  # an n beyond which nobody goes
 Verdict = dict[str, Any]
 
 
 def table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
     """The verdict cell of a notebook. Runs of tier smoke show that the code works: they decide nothing."""
     rows = [
-        r | {"verdict": "undecided", "why": f"tier smoke decides nothing ({r['why'] or r['verdict']})"}
+        r | {"verdict": "undecided", "needs": None, "why": f"tier smoke decides nothing ({r['why'] or r['verdict']})"}
         if r["tier"] == "smoke" else r
         for r in verdicts
     ]  # fmt: skip
@@ -33,16 +34,34 @@ def table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
 def verdict(
     id: str, claim: str, tier: str, paper: Any = None, ours: float | None = None, low: float | None = None,
     high: float | None = None, n: int = 0, where: tuple[float, float] = (-np.inf, np.inf), why: str = "",
+    needs: int | None = None,
 ) -> Verdict:  # fmt: skip
-    """One row: reproduced, contradicted or undecided by whether [low, high] lies in `where`, outside, or neither."""
+    """One row: reproduced, contradicted or undecided by whether [low, high] lies in `where`, outside, or neither; of an
+    undecided one `needs` is the n that would decide it."""
     decided = "undecided"
     if low is not None and high is not None and np.isfinite([low, high]).all():
         if where[0] <= low and high <= where[1]:
             decided = "reproduced"
         elif high < where[0] or low > where[1]:
             decided = "contradicted"
-    values = (id, claim, decided, paper, ours, low, high, n, tier, why)
+    values = (id, claim, decided, paper, ours, low, high, n, needs if decided == "undecided" else None, tier, why)
     return dict(zip(ORDER, values, strict=True))
+
+
+def needed(value: float, low: float | None, high: float | None, n: int, end: float, lost: int = 1) -> int | None:
+    """The n at which a t interval about the same `value`, of the same scatter, would no longer hold `end`, where the
+    claim begins to fail. lost: degrees of freedom that the estimate takes, 1 a mean, 2 a line."""
+    if low is None or high is None or n <= lost or value == end:
+        return None
+    scatter = (high - low) / 2 * n**0.5 / t_quantile(LEVEL, n - lost)
+    few, many = n, MANY
+    if t_quantile(LEVEL, many - lost) * scatter / many**0.5 > abs(value - end):
+        return None
+    while few < many:
+        middle = (few + many) // 2
+        wide = t_quantile(LEVEL, middle - lost) * scatter / middle**0.5 > abs(value - end)
+        few, many = (middle + 1, many) if wide else (few, middle)
+    return few
 
 
 def mean_interval(values: np.ndarray) -> tuple[float | None, float | None]:
@@ -65,5 +84,19 @@ def ranked(id: str, claim: str, x: np.ndarray, y: np.ndarray, tier: str) -> Verd
         return verdict(id, claim, tier, f"rho > {STRONG}", rho, n=len(x), why=why)
     most = 1 - 6 / (len(x) ** 3 - len(x))  # halfway to one swap of neighbours: a perfect order of few is no certainty
     half = t_quantile(LEVEL, 1e6) * (1.06 / max(len(x) - 3, 1)) ** 0.5  # Fieller, Hartley and Pearson 1957
-    low, high = (float(np.tanh(np.arctanh(np.clip(rho, -most, most)) + s * half)) for s in (-1, 1))
-    return verdict(id, claim, tier, f"rho > {STRONG}", rho, low, high, len(x), (STRONG, 1.0))
+    place = np.arctanh(np.clip(rho, -most, most))
+    low, high = (float(np.tanh(place + s * half)) for s in (-1, 1))
+    apart = abs(place - np.arctanh(STRONG))
+    needs = 3 + int(np.ceil(1.06 * (t_quantile(LEVEL, 1e6) / apart) ** 2)) if apart else MANY + 1
+    return verdict(
+        id,
+        claim,
+        tier,
+        f"rho > {STRONG}",
+        rho,
+        low,
+        high,
+        len(x),
+        (STRONG, 1.0),
+        needs=needs if needs <= MANY else None,
+    )

@@ -117,19 +117,21 @@ def stacked(*charts: alt.Chart) -> alt.VConcatChart:
 
 def banded(frame: pd.DataFrame, y: str) -> pd.DataFrame:
     """Mean and spread of `y` over seeds at each step of each backbone and source: columns mean, spread, low, high,
-    seeds."""
+    seeds. Steps that only some of the seeds have are left out: their mean is of other runs than its neighbours'."""
     error = f"{y}_se"
     groups = frame.groupby(["source", "backbone", "step"], as_index=False)
     table = groups.agg(
         mean=(y, "mean"), spread=(y, "std"), seeds=(y, "size"), error=(error, "mean"),
         **{k: (k, "mean") for k in AXES if k != "step"},
     )  # fmt: skip
+    table = table[table["seeds"] == table.groupby(["source", "backbone"])["seeds"].transform("max")]
     table["spread"] = table["spread"].fillna(1.96 * table["error"])
     return table.assign(low=table["mean"] - table["spread"], high=table["mean"] + table["spread"])
 
 
 def final_table(curves: pd.DataFrame) -> pd.DataFrame:
-    """The last evaluation of each backbone and source: score ± spread, images, compute, seeds."""
+    """The last evaluation of each backbone and source: score ± spread, images, compute, seeds; `SCORE n` where only so
+    many of the seeds have the score."""
     rows = []
     for (world, source, backbone), frame in curves.groupby(["world", "source", "backbone"], sort=False):
         last = frame[frame["step"] == frame["step"].max()]
@@ -142,9 +144,10 @@ def final_table(curves: pd.DataFrame) -> pd.DataFrame:
             "flops_paper": last["flops_paper"].mean(),
         }
         for score in SCORES:
-            if score in last and last[score].notna().all():
-                spread = last[score].std() if len(last) > 1 else last[f"{score}_se"].iloc[0]
-                values |= {score: last[score].mean(), f"{score} ±": spread}
+            if len(scored := last.dropna(subset=[score]) if score in last else ()):
+                spread = scored[score].std() if len(scored) > 1 else scored[f"{score}_se"].iloc[0]
+                values |= {score: scored[score].mean(), f"{score} ±": spread}
+                values |= {f"{score} n": len(scored)} if len(scored) < len(last) else {}
         rows.append(values)
     return pd.DataFrame(rows)
 

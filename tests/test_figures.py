@@ -34,6 +34,20 @@ def test_bands_are_a_standard_deviation_of_the_seeds_or_the_interval_of_one():
     assert (table["high"] - table["low"]).tolist() == pytest.approx((2 * table["spread"]).tolist())
 
 
+def test_a_step_that_one_seed_alone_has_makes_no_jag():
+    extra = rows().query("run == 'sd2-c320-0' and step == 100").assign(step=150)
+    table = figures.banded(pd.concat([rows(), extra]), "val_loss").query("backbone == 'sd2-c320'")
+    assert table["step"].tolist() == [0, 100, 200] and table["seeds"].eq(2).all()
+
+
+def test_a_score_that_some_seeds_lack_says_of_how_many_it_is():
+    lacking = rows(tifa=0.4, tifa_se=0.01)
+    lacking.loc[lacking["run"] == "sd2-c320-1", "tifa"] = None
+    table = figures.final_table(lacking).set_index("backbone")
+    assert table.loc["sd2-c320", ["tifa", "tifa ±", "tifa n", "seeds"]].tolist() == [0.4, 0.01, 1, 2]
+    assert pd.isna(table.loc["sdxl-c320", "tifa n"])
+
+
 def test_the_final_table_reads_the_last_step():
     table = figures.final_table(rows()).set_index("backbone")
     assert table.loc["sd2-c320", "val_loss"] == pytest.approx(2.1)

@@ -12,7 +12,7 @@ import pandas as pd
 from papers_repro.dit_laws import studies
 from papers_repro.dit_laws.compare import COUNTINGS, paired
 from papers_repro.dit_laws.profiles import Profile, ranks, ranks_within
-from papers_repro.verdicts import STRONG, Verdict, mean_interval, ranked, verdict
+from papers_repro.verdicts import STRONG, Verdict, mean_interval, needed, ranked, verdict
 from papers_repro.verdicts import table as table
 from t2ikit import laws
 from t2ikit.errors import UserError
@@ -48,10 +48,12 @@ def exponent(id: str, p: Profile, name: str, printed: str, fit: PowerFit | None 
     if fit is None:
         return verdict(id, claim, p.tier, law.b, why=p.why or f"{len(p.usable)} usable budgets: a law needs five")
     where = (law.b - margin, law.b + margin)
-    row = verdict(id, claim, p.tier, law.b, fit.exponent, fit.low, fit.high, fit.n, where)
+    end = where[fit.exponent > law.b]
+    needs = needed(fit.exponent, fit.low, fit.high, fit.n, end, lost=2)
+    row = verdict(id, claim, p.tier, law.b, fit.exponent, fit.low, fit.high, fit.n, where, needs=needs)
     if printed in ("loss", "FID") and fit.x.max() < law.low:
         why = f"another {printed}, at {fit.x.max():.0e} FLOPs and less; the print's starts at {law.low:.0e}"
-        row |= {"verdict": "undecided", "why": why}
+        row |= {"verdict": "undecided", "why": why, "needs": None}
     return row
 
 
@@ -61,7 +63,8 @@ def falls(id: str, p: Profile, what: str = "") -> Verdict:
     claim, fit = f"{p.label}{what and ': '}{what} falls with C as a power law", p.law("loss_opt")
     if fit is None:
         return verdict(id, claim, p.tier, "exponent < 0", why=p.why or f"{len(p.usable)} usable budgets: needs five")
-    row = verdict(id, claim, p.tier, "< 0", fit.exponent, fit.low, fit.high, fit.n, (-np.inf, 0.0))
+    needs = needed(fit.exponent, fit.low, fit.high, fit.n, 0, lost=2)
+    row = verdict(id, claim, p.tier, "< 0", fit.exponent, fit.low, fit.high, fit.n, (-np.inf, 0.0), needs=needs)
     if row["verdict"] == "reproduced" and (bend := fit.bend()) and not bend[1] <= 0 <= bend[2]:
         way = "steeper" if bend[0] < 0 else "flatter"
         why = f"it falls, {way} at larger budgets: the slope changes by {bend[0]:.3f} a decade"
@@ -92,7 +95,9 @@ def steeper(id: str, claim: str, first: Profile, second: Profile) -> Verdict:
     except UserError as error:
         return verdict(id, claim, first.tier, "< 0", why=first.why or second.why or str(error))
     return under_both([
-        verdict(id, claim, first.tier, "< 0", r.exponent, r.low, r.high, r.n, (-np.inf, 0.0)) for r in ratios
+        verdict(id, claim, first.tier, "< 0", r.exponent, r.low, r.high, r.n, (-np.inf, 0.0),
+                needs=needed(r.exponent, r.low, r.high, r.n, 0, lost=2))
+        for r in ratios
     ])  # fmt: skip
 
 
@@ -129,7 +134,8 @@ def shape_matters(id: str, p: Profile) -> Verdict:
     low, high = mean_interval(above)
     why = "" if low is not None else "one seed: its spread is unknown" if len(above) else "not measured"
     mean = float(above.mean()) if len(above) else None
-    return verdict(id, claim, p.tier, f"< {FLAT:g}", mean, low, high, len(above), (-np.inf, FLAT), why)
+    needs = needed(mean, low, high, len(above), FLAT) if len(above) else None
+    return verdict(id, claim, p.tier, f"< {FLAT:g}", mean, low, high, len(above), (-np.inf, FLAT), why, needs)
 
 
 def far(id: str, beyond: pd.DataFrame, tier: str) -> list[Verdict]:
@@ -164,8 +170,10 @@ def ranks_alike(id: str, claim: str, table: pd.DataFrame, x: str, y: str, tier: 
     if not (within := ranks_within(table, x, y)):
         return row
     why = f"within budgets rho is {min(within):.2f} to {max(within):.2f}"
-    decided = row["verdict"] != "reproduced" or np.median(within) > STRONG
-    return row | {"why": "; ".join(filter(None, [row["why"], why]))} | ({} if decided else {"verdict": "undecided"})
+    row["why"] = "; ".join(filter(None, [row["why"], why]))
+    if np.median(within) <= STRONG:  # more runs would not help
+        row |= {"needs": None} | ({"verdict": "undecided"} if row["verdict"] == "reproduced" else {})
+    return row
 
 
 def flat_rate(id: str, sweep: pd.DataFrame, own: dict[str, float], tier: str) -> list[Verdict]:
@@ -183,7 +191,8 @@ def flat_rate(id: str, sweep: pd.DataFrame, own: dict[str, float], tier: str) ->
         low, high = mean_interval(of_seed)
         why = "" if low is not None else "one seed: its spread is unknown" if len(of_seed) else "not measured"
         mean, sign = float(of_seed.mean()) if len(of_seed) else None, ">" if which == "min" else "<"
-        rows.append(verdict(id, claim, tier, f"{sign} {FLAT:g}", mean, low, high, len(of_seed), where, why))
+        needs = needed(mean, low, high, len(of_seed), FLAT) if len(of_seed) else None
+        rows.append(verdict(id, claim, tier, f"{sign} {FLAT:g}", mean, low, high, len(of_seed), where, why, needs))
     return rows
 
 

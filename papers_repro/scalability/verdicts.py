@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import linregress
 
-from papers_repro.verdicts import Verdict, mean_interval, table, verdict
+from papers_repro.verdicts import Verdict, mean_interval, needed, table, verdict
 from t2ikit.laws.intervals import LEVEL, t_quantile
 from t2ikit.results import Results
 
@@ -50,7 +50,10 @@ class Ahead:
             return verdict(*head, why=f"one of the two was not scored at equal {NAMES[x]}")
         gained = np.array([at(a, x, e, score) - at(b, x, e, score) for (a, b), e in zip(both, ends, strict=True)])
         if len(both) > 1:
-            return verdict(*head, gained.mean(), *mean_interval(gained), len(both), where)
+            mean, ends = gained.mean(), mean_interval(gained)
+            end = self.margin if mean > 0 else -self.margin
+            needs = needed(mean, *ends, len(both), end)
+            return verdict(*head, mean, *ends, len(both), where, needs=needs)
         half = t_quantile(LEVEL, 1e6) * np.hypot(*(at(c, x, ends[0], f"{score}_se") for c in both[0]))
         row = verdict(*head, gained[0], gained[0] - half, gained[0] + half, 1)
         return row | {"verdict": "undecided", "why": "one seed: the interval is over images alone"}
@@ -82,7 +85,8 @@ class Sooner:
         low, high = mean_interval(factor)
         if low is None:
             return verdict(*head, float(np.exp(factor[0])), n=1, why="; ".join(filter(None, ("one seed", why))))
-        return verdict(*head, *np.exp([factor.mean(), low, high]), len(both), (self.times, np.inf), why)
+        needs = needed(factor.mean(), low, high, len(both), np.log(self.times))
+        return verdict(*head, *np.exp([factor.mean(), low, high]), len(both), (self.times, np.inf), why, needs)
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,8 @@ class Slope:
         error = np.hypot(*(line.stderr for line in lines))
         freedom = error**4 / sum(line.stderr**4 / (len(s) - 2) for line, s in zip(lines, series, strict=True))
         difference, half = lines[0].slope - lines[1].slope, t_quantile(LEVEL, freedom) * error
-        return verdict(*head, difference, difference - half, difference + half, n, (0, np.inf))
+        ends = difference - half, difference + half
+        return verdict(*head, difference, *ends, n, (0, np.inf), needs=needed(difference, *ends, n, 0, lost=4))
 
 
 FIG03 = (
