@@ -39,12 +39,8 @@ def load_run(folder: Path, step: int | None = None, averaged: bool = False) -> t
     """The parts of a run and its backbone with the weights of `step` (default: the last): raw, or their EMA."""
     noted = read_json(folder / "config.json", ("config",))
     step = snapshot_step(folder, step)
-    parts = resolve(config_of(folder, noted["config"]))
-    for key, now in parts.resolved.items():
-        if canonical(noted.get(key)) != canonical(now):
-            raise UserError(
-                f"The {key} of {folder.name} is not what it was trained with: restore that, or train the run anew."
-            )
+    parts = resolve(config_of(folder / "config.json", noted["config"]))
+    same_parts(folder.name, noted, parts)
     tensors = load_snapshot(folder, step)
     prefix = "ema." if averaged else ""
     model = parts.spec.build(seed=0)
@@ -52,14 +48,21 @@ def load_run(folder: Path, step: int | None = None, averaged: bool = False) -> t
     return parts, model.eval()
 
 
-def config_of(folder: Path, values: dict[str, Any]) -> RunConfig:
-    """The run's configuration as it was written down."""
+def config_of(path: Path, values: dict[str, Any]) -> RunConfig:
+    """The configuration as it was written down in `path`."""
     try:
         return RunConfig(**values)
     except TypeError as error:
-        raise UserError(
-            f"{folder / 'config.json'} is of another version of t2ikit ({error}): train the run anew."
-        ) from None
+        raise UserError(f"{path} is of another version of t2ikit ({error}): train the run anew.") from None
+
+
+def same_parts(name: str, noted: dict[str, Any], parts: Parts) -> None:
+    """UserError if a part of the run called `name` (world, encoders, backbone) is another than was `noted` of it."""
+    for key, now in parts.resolved.items():
+        if canonical(noted.get(key)) != canonical(now):
+            raise UserError(
+                f"The {key} of {name} is not what it was trained with: restore that, or train the run anew."
+            )
 
 
 @torch.no_grad()

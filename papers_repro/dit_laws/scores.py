@@ -90,7 +90,7 @@ def of_snapshot(
     for metric in metrics:
         choose("metric", metric, METRICS)
     kept = {_key(r): r for r in read_lines(folder / "scores.jsonl", COLUMNS)}
-    config = config_of(folder, read_json(folder / "config.json", ("config",))["config"])
+    config = config_of(path := folder / "config.json", read_json(path, ("config",))["config"])
     loaded, rows = None, []
     for world, captions in on or [(None, None)]:
         for metric in metrics:

@@ -105,6 +105,33 @@ def train(
 
 
 @app.command()
+def repeat(
+    config: Annotated[Path, typer.Argument(help="A committed run: RESULTS/configs/RUN.json.")],
+    steps: Annotated[int | None, typer.Option(help="Train so many steps at most (default: all of them).")] = None,
+    within: Annotated[float, typer.Option(help="Relative difference up to which a number is the same.")] = 1e-3,
+    runs: Annotated[Path | None, typer.Option(help="Folder to train in (default: $T2IKIT_HOME/repeats).")] = None,
+    as_json: Json = False,
+) -> None:
+    """Train a committed run again and hold its numbers against the committed ones. Status 1 if one is off."""
+    from t2ikit.repeat import repeat as train_again
+
+    if not config.is_file():
+        raise UserError(f"There is no file {config}: name a committed run as RESULTS/configs/RUN.json.")
+    table = train_again(config, steps, runs)
+    off = table[table["off"] > within]
+    if as_json:
+        emit(table.to_dict("records"))
+    else:
+        print(table.to_string(index=False, formatters={"off": "{:.1e}".format}))
+        print(
+            f"{len(table) - len(off)} of {len(table)} numbers are the same within {within:g}; the largest relative "
+            f"difference is {table['off'].max():.1e} (tables keep seven digits)."
+        )
+    if len(off):
+        raise typer.Exit(1)
+
+
+@app.command()
 def study(
     name: Annotated[str | None, typer.Argument(help="A study of a paper (none: list them).")] = None,
     tier: Annotated[str, typer.Option(help="smoke, tiny, small or paper.")] = "tiny",

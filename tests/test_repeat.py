@@ -1,0 +1,67 @@
+"""A committed row is trained again by one command, and a number that is off is seen."""
+
+import json
+import shutil
+import sys
+
+import pandas as pd
+import pytest
+
+from t2ikit import cli
+from t2ikit.errors import UserError
+from t2ikit.repeat import SCORES, repeat
+from t2ikit.results import export
+
+
+@pytest.fixture
+def committed(trained, home, tmp_path):
+    """The configuration of a run in a folder of results."""
+    export([shutil.copytree(trained, home / "runs" / trained.name)], tmp_path / "results")
+    return tmp_path / "results" / "configs" / f"{trained.name}.json"
+
+
+def test_a_row_gives_its_numbers_again(committed, home):
+    table = repeat(committed)
+    assert set(table["step"]) == {2, 4} and set(table["score"]) <= set(SCORES) and len(table) >= 6
+    assert table["off"].max() < 1e-6  # seven digits are kept
+    assert [p.name for p in (home / "repeats").iterdir()] == [committed.stem]  # the run itself is left alone
+    assert set(repeat(committed, steps=3)["step"]) == {2}
+
+
+def test_a_number_that_is_off_is_status_1(committed, monkeypatch, capsys):
+    path = committed.parent.parent / "curves.csv"
+    curves = pd.read_csv(path)
+    curves.loc[curves["step"] == 4, "val_loss"] *= 1.01
+    curves.to_csv(path, index=False)
+
+    def status(*options):
+        monkeypatch.setattr(sys, "argv", ["t2ikit", "repeat", str(committed), *options])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        return stop.value.code or 0
+
+    assert status() == 1
+    assert "numbers are the same within 0.001; the largest relative difference is 9.9e-03" in capsys.readouterr().out
+    assert status("--within", "0.02", "--json") == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert max(r["off"] for r in rows) == pytest.approx(0.01 / 1.01, rel=1e-3)
+    assert status("--steps", "2") == 0
+
+
+def test_what_cannot_be_repeated_is_one_sentence(committed, home, monkeypatch, capsys):
+    with pytest.raises(UserError, match="was first evaluated at step 2: give as many --steps"):
+        repeat(committed, steps=1)
+    noted = json.loads(committed.read_text())
+    committed.write_text(json.dumps(noted | {"world_fingerprint": "another"}))
+    with pytest.raises(UserError, match="The world_fingerprint of .* is not what it was trained with"):
+        repeat(committed)
+    committed.write_text(json.dumps(noted | {"id": "no-run"}))
+    with pytest.raises(UserError, match="has no evaluations of no-run"):
+        repeat(committed)
+    committed.write_text(json.dumps(noted | {"config": noted["config"] | {"rate": 1}}))
+    with pytest.raises(UserError, match=r"is of another version of t2ikit .*'rate'"):
+        repeat(committed)
+    monkeypatch.setattr(sys, "argv", ["t2ikit", "repeat", "nothing.json"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert "There is no file nothing.json: name a committed run as RESULTS/configs/RUN.json" in capsys.readouterr().err
