@@ -87,16 +87,6 @@ def ranked(id: str, claim: str, x: np.ndarray, y: np.ndarray, tier: str) -> Verd
     place = np.arctanh(np.clip(rho, -most, most))
     low, high = (float(np.tanh(place + s * half)) for s in (-1, 1))
     apart = abs(place - np.arctanh(STRONG))
-    needs = 3 + int(np.ceil(1.06 * (t_quantile(LEVEL, 1e6) / apart) ** 2)) if apart else MANY + 1
-    return verdict(
-        id,
-        claim,
-        tier,
-        f"rho > {STRONG}",
-        rho,
-        low,
-        high,
-        len(x),
-        (STRONG, 1.0),
-        needs=needs if needs <= MANY else None,
-    )
+    enough = 3 + 1.06 * (t_quantile(LEVEL, 1e6) / apart) ** 2 if apart else np.inf
+    needs = int(np.ceil(enough)) if enough <= MANY else None
+    return verdict(id, claim, tier, f"rho > {STRONG}", rho, low, high, len(x), (STRONG, 1.0), needs=needs)
