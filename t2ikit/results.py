@@ -10,9 +10,10 @@ scores.csv     what `t2ikit evaluate --export` found of their images: a row a ru
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -111,28 +112,49 @@ def read_scores(folder: Path) -> pd.DataFrame:
     there are none yet."""
     path = folder / "scores.csv"
     if not path.exists():
-        return pd.DataFrame(columns=[*ROW[:-1], "images.guidance", "images.prompts", "images.loss_space"])
+        return pd.DataFrame(columns=[*ROW[:-1], "images.guidance", *WAY])
     table = read(path)
     return table[table["versus"].isna()]
 
 
+WAY = ["images.loss_space", "images.prompts", "images.steps"]  # scores of images drawn otherwise do not compare
+
+
 def largest_set(scores: pd.DataFrame) -> pd.DataFrame:
-    """The scores on one set of prompts, in each loss space the largest: scores on different sets do not compare. (The
-    first 200 different captions are simpler than the first 1,000: a simple one is seldom new.)"""
-    n = scores.groupby(["images.loss_space", "images.prompts"])["n"].transform("max")
-    return scores[n == n.groupby(scores["images.loss_space"]).transform("max")]
+    """The scores of one way of drawing, in each loss space on the largest set of prompts. (The first 200 different
+    captions are simpler than the first 1,000: a simple one is seldom new.)"""
+    return _one_way(scores, lambda of: (of["n"].max(), of["run"].nunique()))
 
 
-def scored(rows: Results, scores: pd.DataFrame, guidance: float = 7.5) -> Results:
-    """`rows` with a column for each metric of images drawn with `guidance` for the largest set of prompts, and
-    `METRIC_se`: its 95% interval over prompts as a standard error."""
-    table = largest_set(scores[np.isclose(scores["images.guidance"].astype(float), guidance)])
+def fullest_curves(scores: pd.DataFrame) -> pd.DataFrame:
+    """The scores of one way of drawing, in each loss space that in which runs were scored at most steps."""
+    return _one_way(
+        scores, lambda of: (len(of[["run", "step"]].drop_duplicates()) - of["run"].nunique(), of["n"].max())
+    )
+
+
+def _one_way(scores: pd.DataFrame, rank: Callable[[pd.DataFrame], tuple]) -> pd.DataFrame:
+    """The scores whose images were drawn, in each loss space, in the way that ranks highest."""
+    best: dict[Any, tuple] = {}
+    for way, of in scores.groupby(WAY):
+        best[way[0]] = max(best.get(way[0], ((), None)), (rank(of), way), key=lambda pair: pair[0])
+    return scores.merge(pd.DataFrame([way for _, way in best.values()], columns=WAY), on=WAY) if best else scores
+
+
+def scored(
+    rows: Results, scores: pd.DataFrame, guidance: float = 7.5,
+    chosen: Callable[[pd.DataFrame], pd.DataFrame] = largest_set,
+) -> Results:  # fmt: skip
+    """`rows` with a column for each metric of images drawn with `guidance` for the `chosen` set of prompts, and
+    `METRIC_se`: its 95% interval over prompts as a standard error. Columns of an earlier choice are replaced."""
+    table = chosen(scores[np.isclose(scores["images.guidance"].astype(float), guidance)])
     table = table.drop_duplicates(["run", "step", "metric"], keep="last")
     table = table.assign(se=(table["high"] - table["low"]) / (2 * 1.959964))
     wide = table.pivot(index=["run", "step"], columns="metric", values="value")
     wide = wide.join(table.pivot(index=["run", "step"], columns="metric", values="se").add_suffix("_se"))
-    wide = wide[wide.columns.difference(rows.curves.columns)].reset_index()
-    return Results(rows.runs, rows.curves.merge(wide, on=["run", "step"], how="left") if len(wide) else rows.curves)
+    wide = wide[wide.columns.difference(CURVE)].reset_index()
+    curves = rows.curves.drop(columns=wide.columns.difference(["run", "step"]), errors="ignore")
+    return Results(rows.runs, curves.merge(wide, on=["run", "step"], how="left") if len(wide) else rows.curves)
 
 
 def distinct(parts: list[Results]) -> Results:

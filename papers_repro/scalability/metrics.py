@@ -17,7 +17,7 @@ import pandas as pd
 from papers_repro.verdicts import STRONG, Verdict, ranked, verdict
 from t2ikit.evaluation.tables import ROW, read
 from t2ikit.laws.intervals import spearman
-from t2ikit.results import Results, largest_set
+from t2ikit.results import Results, fullest_curves, largest_set
 
 if TYPE_CHECKING:
     import altair as alt
@@ -119,7 +119,7 @@ def stable(table: pd.DataFrame, tier: str) -> list[Verdict]:
 def early(table: pd.DataFrame, tier: str, metric: str = "tifa", guidance: float = GUIDANCE) -> list[Verdict]:
     """S32: scores at each earlier step rank the backbones as the last step does."""
     table = table[(table["metric"] == metric) & np.isclose(table["images.guidance"].astype(float), guidance)]
-    table = largest_set(table).drop_duplicates(["run", "step"], keep="last")
+    table = fullest_curves(table).drop_duplicates(["run", "step"], keep="last")
     claim = "{} at step {:,} ranks backbones as at the end"
     wide = table.groupby(["backbone", "step"])["value"].mean().unstack("step")
     end = table[table["step"] == table["steps"]].groupby("backbone")["value"].mean()
@@ -134,7 +134,7 @@ def early(table: pd.DataFrame, tier: str, metric: str = "tifa", guidance: float 
 def guidances(table: pd.DataFrame, metric: str = "tifa") -> pd.DataFrame:
     """The metric at each run's last step by guidance, of the guidances that were drawn for the same prompts."""
     table = table[(table["metric"] == metric) & (table["step"] == table["steps"])]
-    swept = table.groupby(["run", "images.prompts"])["images.guidance"].transform("nunique") > 1
+    swept = table.groupby(["run", "images.prompts", "images.steps"])["images.guidance"].transform("nunique") > 1
     return table[swept].sort_values(["backbone", "images.guidance"], ignore_index=True)
 
 
@@ -170,7 +170,7 @@ def guidance_ranks(table: pd.DataFrame, metric: str = "tifa") -> pd.DataFrame:
 def without_sampling(table: pd.DataFrame, curves: pd.DataFrame, guidance: float = GUIDANCE) -> pd.DataFrame:
     """A row a run: TIFA at its last step, on the set of prompts that most runs have, beside what alignment without
     sampling says there; one point a run, since steps of one run are not independent."""
-    runs = table.groupby("images.prompts")["run"].transform("nunique")
+    runs = table.groupby(["images.prompts", "images.steps"])["run"].transform("nunique")
     tifa = final(table[runs == runs.max()], guidance)
     tifa = tifa[tifa["metric"] == "tifa"][["run", "step", "backbone", "lr", "value"]].rename(columns={"value": "tifa"})
     scores = ["run", "step", "caption_gap", "flip_accuracy", "val_loss"]

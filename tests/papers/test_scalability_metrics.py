@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from papers_repro.scalability import metrics, studies
-from t2ikit.results import Results, combine, read_committed, read_scores, scored
+from t2ikit.results import Results, combine, fullest_curves, largest_set, read_committed, read_scores, scored
 
 BACKBONES = [f"b{k}" for k in range(6)]
 
@@ -13,7 +13,7 @@ BACKBONES = [f"b{k}" for k in range(6)]
 def score(run, metric, value, step=100, guidance=7.5, n=50, versus=None, prompts="p"):
     row = {"run": run, "step": step, "metric": metric, "value": value, "low": value - 0.1, "high": value + 0.1, "n": n}
     row |= {"versus": versus, "images.guidance": guidance, "images.prompts": f"{prompts}{n}"}
-    return row | {"images.loss_space": "s"}
+    return row | {"images.loss_space": "s", "images.steps": 25}
 
 
 @pytest.fixture
@@ -46,8 +46,20 @@ def test_scores_join_the_curves_at_their_step_and_guidance(rows):
     assert errors.tolist() == pytest.approx([0.1 / 1.96] * 3, rel=1e-4)
 
 
+def test_a_curve_is_of_images_that_were_drawn_alike(rows):
+    made = pd.DataFrame([
+        *(score("r-b0", "tifa", 0.5), score("r-b0", "tifa", 0.3, n=10, step=50), score("r-b0", "tifa", 0.4, n=10)),
+        *(score("r-b1", "tifa", 0.6), score("r-b1", "tifa", 0.7, n=10), score("r-b1", "tifa", 0.2, n=10, step=50)),
+        *(score("r-b2", "tifa", 0.8), score("r-b2", "tifa", 0.9) | {"images.steps": 12}),
+    ])  # fmt: skip
+    largest = scored(rows, made[made["images.steps"] == 25])
+    curves = scored(largest, made, chosen=fullest_curves).curves.set_index(["run", "step"])["tifa"]
+    assert curves.dropna().to_dict() == {("r-b0", 50): 0.3, ("r-b0", 100): 0.4, ("r-b1", 50): 0.2, ("r-b1", 100): 0.7}
+
+
 def test_without_scores_curves_are_as_they_were(rows, tmp_path):
-    assert scored(rows, read_scores(tmp_path)).curves.equals(rows.curves)
+    for chosen in (largest_set, fullest_curves):
+        assert scored(rows, read_scores(tmp_path), chosen=chosen).curves.equals(rows.curves)
 
 
 def test_rows_that_compare_two_runs_are_no_scores(tmp_path):
