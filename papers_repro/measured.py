@@ -261,6 +261,34 @@ def results_table(study) -> str:
     return "\n".join(lines) + "\n"
 
 
+def normalised() -> str:
+    """Between which ends the drawn runs' TIFA lies, 0 its floor and 1 its ceiling, at their last step."""
+    values = metrics.final(scores()).query("metric == 'tifa-normalised'")["value"]
+    return f"{values.min():.2f} to {values.max():.2f}"
+
+
+def other_rates() -> str:
+    """Of how many sizes of the in-context ladder the smoothed training loss would choose another rate, and what the
+    rate in use costs by it."""
+    rows = pd.read_csv(dit.RESULTS / "rates.csv")
+    rows = rows[rows["backbone"].str.match(r"incontext-d\d")]
+    costs, sizes = [], rows.groupby("backbone")
+    for _, of in sizes:
+        used, best = of.loc[of["val_loss"].idxmin()], of.loc[of["loss"].idxmin()]
+        if used["lr"] != best["lr"]:
+            costs.append(used["loss"] / best["loss"] - 1)
+    cost = f", by up to {max(costs):.1%}" if costs else ""
+    return f"{len(costs)} of the {len(sizes)} sizes would have another best rate{cost}"
+
+
+def beta2() -> str:
+    """The best of the β2 that were tried, where it lies among them, and its lead over the next."""
+    table = pd.read_csv(dit.RESULTS / "beta2.csv").sort_values("val_loss_averaged", ignore_index=True)
+    best, lead = table["beta2"][0], table["val_loss_averaged"][1] / table["val_loss_averaged"][0] - 1
+    where = "the largest that was tried" if best == table["beta2"].max() else "inside those that were tried"
+    return f"{best:g}, is {where}, ahead by {lead:.1%}"
+
+
 def collapsed() -> str:
     """The committed runs that predict nothing at their end: an error near 1, the variance of the noise."""
     ends = committed().curves.sort_values("step").groupby("run").tail(1)

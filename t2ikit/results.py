@@ -30,6 +30,7 @@ CURVE = (
     "flip_accuracy", "flip_accuracy_se",
 )  # fmt: skip
 OF_RUN = ("run", "backbone", "world", "tier", "seed", "loss_space")
+WAY = ["images.loss_space", "images.prompts", "images.steps"]  # scores of images drawn otherwise do not compare
 
 
 @dataclass(frozen=True)
@@ -115,9 +116,6 @@ def read_scores(folder: Path) -> pd.DataFrame:
         return pd.DataFrame(columns=[*ROW[:-1], "images.guidance", *WAY])
     table = read(path)
     return table[table["versus"].isna()]
-
-
-WAY = ["images.loss_space", "images.prompts", "images.steps"]  # scores of images drawn otherwise do not compare
 
 
 def largest_set(scores: pd.DataFrame) -> pd.DataFrame:

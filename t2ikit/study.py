@@ -62,7 +62,8 @@ def default_rate(backbone: str, tier: str) -> dict[str, float]:
 
     Swept over {3e-4, 1e-3, 3e-3} at 400 of the 1,600 steps (papers_repro/README.md has the table): 3e-3 had the lower
     validation loss at 128 and 320 channels and for PixArt of width 1152; at 384 channels the losses of 3e-3 and 1e-3
-    were equal within their errors, and captions were told apart better at 1e-3.
+    were equal within their errors, and captions were told apart better at 1e-3. One seed did not show that 3e-3 can be
+    too much: at the full length seed 1 of sd2-c320 collapsed there; lr=1e-3 is the safer choice.
     """
     spec = zoo.spec(backbone)
     narrow = spec.family == "PixArt" or getattr(spec, "channels", 1000) <= 320
