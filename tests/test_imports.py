@@ -29,7 +29,7 @@ LAYERS = [
     ["standins"],
     ["evaluation"],
     ["results"],
-    ["samples"],
+    ["samples", "repeat"],
     ["workers"],
     ["study"],
     ["isoflop"],
