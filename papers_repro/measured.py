@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from papers_repro.dit_laws import compare, predict, profiles
+from papers_repro.dit_laws import claims, compare, predict, profiles
 from papers_repro.dit_laws import scores as dit_scores
 from papers_repro.dit_laws import studies as dit
 from papers_repro.dit_laws import verdicts as dit_verdicts
@@ -44,10 +44,10 @@ def scores() -> pd.DataFrame:
 
 
 @functools.cache
-def incontext(loss: str = "val_loss_averaged"):
+def incontext(loss: str = "val_loss_averaged", label: str = "in-context") -> profiles.Profile:
     """The committed isoFLOP study of the in-context ladder at tier tiny, fitted."""
     rows = profiles.gather([dit.INCONTEXT], "tiny", live=False)
-    return profiles.profile(dit.INCONTEXT, rows, "tiny", "in-context", loss)
+    return profiles.profile(dit.INCONTEXT, rows, "tiny", label, loss)
 
 
 @functools.cache
@@ -140,58 +140,39 @@ def guidance_table() -> str:
 
 
 def optimum() -> pd.DataFrame:
-    ours = incontext()
-    return verdicts_of([
-        dit_verdicts.interior_minima("D1", ours), dit_verdicts.exponent("D2", ours, "n_opt", "N_opt"),
-        dit_verdicts.exponent("D2", ours, "d_opt", "D_opt"),
-    ])  # fmt: skip
+    return verdicts_of(claims.optima(incontext()))
 
 
 def falling() -> pd.DataFrame:
-    return verdicts_of([
-        dit_verdicts.exponent("D3", incontext("loss"), "loss_opt", "loss"),
-        dit_verdicts.falls("D3", incontext(), "validation loss"),
-    ])  # fmt: skip
+    labels = {"loss": "in-context", claims.VALIDATION: "validation loss"}
+    return verdicts_of(claims.losses({y: incontext(y, label) for y, label in labels.items()}))
 
 
 @functools.cache
-def of_snapshots(metric: str) -> profiles.Profile:
+def of_snapshots(metric: str, label: str) -> profiles.Profile:
     """The in-context study under a metric of papers_repro.dit_laws.scores."""
     points = dit.INCONTEXT.table(profiles.gather([dit.INCONTEXT], "tiny", live=False), "tiny")
     found = dit_scores.of_table(points, dit.RESULTS, [metric], "tiny")
-    return profiles.fitted(dit.INCONTEXT, dit_scores.wide(points, found), "tiny", metric, metric)
+    return profiles.fitted(dit.INCONTEXT, dit_scores.wide(points, found), "tiny", label, metric)
 
 
 def likelihoods() -> pd.DataFrame:
-    """D3 of bound and likelihood: they fall as power laws, and rank the runs as the validation loss does."""
-    both = {metric: of_snapshots(metric) for metric in ("vlb", "nll")}
-    return verdicts_of(
-        [dit_verdicts.falls("D3", ours) for ours in both.values()]
-        + [
-            dit_verdicts.ranks_alike("D3", f"{metric} ranks the runs as the validation loss does",
-                                     ours.table, "val_loss_averaged", metric, "tiny")
-            for metric, ours in both.items()
-        ]
-    )  # fmt: skip
+    labels = {"vlb": "bound", "nll": "likelihood"}
+    return verdicts_of(claims.likelihoods({metric: of_snapshots(metric, label) for metric, label in labels.items()}))
+
+
+def distance() -> profiles.Profile:
+    return of_snapshots("fd-efficientnet-lite0", "fd-efficientnet-lite0")
 
 
 def quality() -> pd.DataFrame:
     """D4 and D12: the distance of images falls with compute, and ranks runs as the loss does."""
-    distance = of_snapshots("fd-efficientnet-lite0")
-    gaps = incontext().table.assign(gap=lambda t: -t["caption_gap"])
-    return verdicts_of([
-        dit_verdicts.interior_minima("D4", distance, "at each budget a parabola in log N with an interior minimum"),
-        dit_verdicts.falls("D4", distance), dit_verdicts.exponent("D4", distance, "loss_opt", "FID"),
-        dit_verdicts.ranks_alike("D12", f"{distance.y} ranks the runs as the validation loss does",
-                                 distance.table, "val_loss_averaged", distance.y, "tiny"),
-        dit_verdicts.ranks_alike("D12", "the caption gap ranks the runs as the validation loss does",
-                                 gaps, "val_loss", "gap", "tiny"),
-    ])  # fmt: skip
+    return verdicts_of(claims.distance(distance(), incontext().table))
 
 
 def extrapolated() -> pd.DataFrame:
     """D5: the largest budget held out, of the loss and of the distance, and the far run."""
-    both = [incontext(), of_snapshots("fd-efficientnet-lite0")]
+    both = [incontext(), distance()]
     beyond = compare.predict(both[0], dit.FURTHER, far_run())
     told = compare.as_foretold(beyond, compare.read_foretold(predict.FILE), "tiny")
     rows = [dit_verdicts.predicted("D5", ours, *compare.held_out(ours)) for ours in both]
