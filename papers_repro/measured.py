@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -20,11 +21,13 @@ from papers_repro.verdicts import table as verdicts_of
 from t2ikit import figures, laws
 from t2ikit.laws.intervals import spearman
 from t2ikit.models import zoo
-from t2ikit.results import Results, read_committed, read_scores
-from t2ikit.study import preset
+from t2ikit.results import Results, read_committed, read_scores, scored
+from t2ikit.study import PRESETS, preset
 
 ROOT = Path(__file__).resolve().parent.parent
 SWEPT = 400  # steps of the rate sweep
+TITLES = ("validation loss", "caption gap", "flip accuracy", "TIFA", "contrastive score")
+NAMES = dict(zip(figures.SCORES, TITLES, strict=True))
 COLLAPSED = 0.9  # a validation loss of noise: 1 for a network that predicts its mean
 
 
@@ -44,10 +47,14 @@ def scores() -> pd.DataFrame:
 
 
 @functools.cache
-def incontext(loss: str = "val_loss_averaged", label: str = "in-context") -> profiles.Profile:
-    """The committed isoFLOP study of the in-context ladder at tier tiny, fitted."""
-    rows = profiles.gather([dit.INCONTEXT], "tiny", live=False)
-    return profiles.profile(dit.INCONTEXT, rows, "tiny", label, loss)
+def profiled(name: str, label: str, loss: str = claims.VALIDATION) -> profiles.Profile:
+    """The committed rows of an isoFLOP study at tier tiny, fitted."""
+    study = dit.STUDIES[name]
+    return profiles.profile(study, profiles.gather([study], "tiny", live=False), "tiny", label, loss)
+
+
+def incontext(loss: str = claims.VALIDATION, label: str = "in-context") -> profiles.Profile:
+    return profiled(dit.INCONTEXT.name, label, loss)
 
 
 @functools.cache
@@ -75,28 +82,38 @@ def verdict_table(rows: pd.DataFrame, form: str = ".3f") -> str:
         printed = f"{r.paper:{form}}" if isinstance(r.paper, float) else r.paper or "–"
         enough = f" ({int(r.needs):,} would do)" if r.needs else ""
         said = f"{r.verdict}{f': {r.why}' if r.why else ''}"
-        lines.append(f"| {r.id} | {r.claim} | {printed} | {found} | {r.n}{enough} | {said} |")
+        world = getattr(r, "world", "scenes")
+        on = "" if world in ("scenes", "–") else f", on {world}"  # a dash: nothing is measured
+        lines.append(f"| {r.id} | {r.claim}{on} | {printed} | {found} | {r.n}{enough} | {said} |")
     return "\n".join(lines) + "\n"
 
 
+def so_far(rows: pd.DataFrame) -> str:
+    """`verdict_table` of what has been measured, and how much has not."""
+    there = rows["ours"].notna()
+    missing = f"\n{(~there).sum()} of {len(rows)} comparisons have not been measured yet.\n" if not there.all() else ""
+    return (verdict_table(rows[there]) if there.any() else "\n") + missing
+
+
 def summary(rows: pd.DataFrame) -> str:
-    """Verdicts in a few words: each claim's, counted where it has several parts."""
+    """Verdicts in a few words: each claim's, counted where it has several parts; a dash where nothing is measured."""
     parts = []
-    for id, of in rows.groupby("id", sort=False):
+    for id, of in rows[rows["ours"].notna()].groupby("id", sort=False):
         count = Counter(of["verdict"])
         told = [verdict if len(count) == 1 else f"{verdict} ({n})" for verdict, n in count.items()]
         parts.append(f"{id} {', '.join(told)}")
-    return "; ".join(parts)
+    return "; ".join(parts) or "–"
 
 
 def fig03(score: str = of_figures.SCORE) -> pd.DataFrame:
     return of_figures.decide(drawn(scalability.FIG03), of_figures.FIG03, score)
 
 
-def fig13() -> pd.DataFrame:
-    """S9, by both scores."""
-    rows = drawn(scalability.FIG13)
-    return pd.concat([of_figures.decide(rows, of_figures.FIG13, score) for score in ("tifa", of_figures.SCORE)])
+def by_scores(claims: Sequence[of_figures.Claim]) -> pd.DataFrame:
+    """Claims of paper S by TIFA and by flip accuracy, from the rows that were trained to the tier's end."""
+    rows = drawn(scalability.ALL)
+    rows = rows.select(run=list(rows.runs.loc[rows.runs["steps"] >= PRESETS["tiny"]["steps"], "run"]))
+    return pd.concat([of_figures.decide(rows, claims, score) for score in ("tifa", of_figures.SCORE)])
 
 
 def paired_table() -> str:
@@ -173,15 +190,15 @@ def quality() -> pd.DataFrame:
 def extrapolated() -> pd.DataFrame:
     """D5: the largest budget held out, of the loss and of the distance, and the far run."""
     both = [incontext(), distance()]
-    beyond = compare.predict(both[0], dit.FURTHER, far_run())
+    beyond = compare.predict(both[0], dit.FURTHER, profiled(dit.FURTHER.name, "far run"))
     told = compare.as_foretold(beyond, compare.read_foretold(predict.FILE), "tiny")
     rows = [dit_verdicts.predicted("D5", ours, *compare.held_out(ours)) for ours in both]
     return verdicts_of([*rows, *dit_verdicts.far("D5", told, "tiny")])
 
 
-def far_run() -> profiles.Profile:
-    rows = profiles.gather([dit.FURTHER], "tiny", live=False)
-    return profiles.profile(dit.FURTHER, rows, "tiny", "far run")
+def families() -> pd.DataFrame:
+    others = profiled(dit.CROSSATTN.name, "cross-attention"), profiled(dit.ADALN.name, "in-context, adaLN")
+    return verdicts_of(claims.families(incontext(), *others))
 
 
 def exponents_table() -> str:
@@ -226,12 +243,8 @@ def results_table(study) -> str:
     table = figures.final_table(rows.curves)
     of = rows.runs.groupby(["world", "backbone"])
     hours, rates = of["seconds"].mean() / 3600, of["lr"].first()
-    lines = [
-        "",
-        "| world | backbone | rate | images | validation loss | caption gap | flip accuracy | TIFA | contrastive score "
-        "| hours a run | n |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    head = ("world", "backbone", "rate", "images", *NAMES.values(), "hours a run", "n")
+    lines = ["", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for r in table.to_dict("records"):
         cells = [f"{r[s]:.4f} ± {r[f'{s} ±']:.4f}" if pd.notna(r.get(s)) else "–" for s in figures.SCORES]
         fewer = [r.get(f"{s} n") for s in figures.SCORES]
@@ -280,19 +293,28 @@ def collapsed() -> str:
 
 def rate_table() -> str:
     """The scores after a quarter of the tier's steps at each swept rate; the one that the tier uses in bold."""
-    rows = committed()
-    if not len(rows.runs):
-        return "\nNo sweep has been committed yet.\n"
-    at = rows.curves[(rows.curves["step"] == SWEPT) & (rows.curves["world"] == "scenes") & (rows.curves["seed"] == 0)]
-    at = at.merge(rows.runs[["run", "lr"]], on="run")
-    lines = ["", "| backbone | rate | validation loss | caption gap | flip accuracy |", "|---|---|---|---|---|"]
-    for backbone, frame in at.groupby("backbone"):
-        if len(frame) > 1:
-            used = preset(backbone)[0].lr
-            for _, r in frame.sort_values("lr").iterrows():
-                name = f"**{r['lr']:g}**" if r["lr"] == used else f"{r['lr']:g}"
-                scores = [f"{r[s]:.4f} ± {r[f'{s}_se']:.4f}" for s in ("val_loss", "caption_gap", "flip_accuracy")]
-                lines.append(f"| `{backbone}` | {name} | {' | '.join(scores)} |")
+    return rates_at(SWEPT)
+
+
+def rates_at_length() -> str:
+    """The same after all of the tier's steps, of the backbones that were trained to the end at several rates."""
+    return rates_at(PRESETS["tiny"]["steps"])
+
+
+def rates_at(step: int) -> str:
+    """Scores of seed 0 at `step` by backbone and rate; TIFA where all of them have it."""
+    rows = scored(committed(), read_scores(scalability.RESULTS))
+    at = rows.curves[(rows.curves["step"] == step) & (rows.curves["world"] == "scenes") & (rows.curves["seed"] == 0)]
+    at = at[at.groupby("backbone")["run"].transform("size") > 1].merge(rows.runs[["run", "lr"]], on="run")
+    if at.empty:
+        return "\nNot swept yet.\n"
+    columns = [c for c in figures.SCORES if c in at and at[c].notna().all()]
+    titles = [NAMES[c] for c in columns]
+    lines = ["", f"| backbone | rate | {' | '.join(titles)} |", "|---" * (len(columns) + 2) + "|"]
+    for r in at.sort_values(["backbone", "lr"]).to_dict("records"):
+        rate = f"**{r['lr']:g}**" if r["lr"] == preset(r["backbone"])[0].lr else f"{r['lr']:g}"
+        cells = [f"{r[c]:.4f} ± {r[f'{c}_se']:.4f}" for c in columns]
+        lines.append(f"| `{r['backbone']}` | {rate} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -13,8 +13,9 @@ from PIL import Image, PngImagePlugin
 
 from papers_repro import measured
 from papers_repro.dit_laws import studies as dit
-from papers_repro.measured import audited, counted, drawn, summary, verdict_table
+from papers_repro.measured import audited, counted, drawn, so_far, summary, verdict_table
 from papers_repro.scalability import studies as scalability
+from papers_repro.scalability import verdicts as of_figures
 from t2ikit import charts, figures
 from t2ikit.config import digest
 from t2ikit.files import write_atomic
@@ -22,9 +23,11 @@ from t2ikit.files import write_atomic
 FOLDER = measured.ROOT / "papers_repro"
 FILES = (measured.ROOT / "README.md", FOLDER / "README.md", FOLDER / "FINDINGS.md")
 PICTURE = scalability.HERE / "fig03.png"
+FIG04 = [claim for claim in of_figures.FIG04 if claim not in of_figures.FIG13]
 VALUES: dict[str, Callable[[], str]] = {
     "fig03": lambda: measured.results_table(scalability.FIG03),
     "rates": measured.rate_table,
+    "rates at length": measured.rates_at_length,
     "collapsed": measured.collapsed,
     "normalised": measured.normalised,
     "other rates": measured.other_rates,
@@ -42,8 +45,12 @@ VALUES: dict[str, Callable[[], str]] = {
     "S4": lambda: summary(measured.fig03("tifa")),
     "S4 by TIFA": lambda: verdict_table(measured.fig03("tifa")),
     "S4 by flips": lambda: verdict_table(measured.fig03()),
-    "S9": lambda: summary(measured.fig13()),
-    "S9 scores": lambda: verdict_table(measured.fig13()),
+    "S7": lambda: summary(measured.by_scores(FIG04)),
+    "S7 scores": lambda: so_far(measured.by_scores(FIG04)),
+    "S9": lambda: summary(measured.by_scores(of_figures.FIG13)),
+    "S9 scores": lambda: verdict_table(measured.by_scores(of_figures.FIG13)),
+    "S12": lambda: summary(measured.by_scores(of_figures.FIG06)),
+    "S12 scores": lambda: so_far(measured.by_scores(of_figures.FIG06)),
     "S24": lambda: summary(measured.ranked_alike()),
     "paired": measured.paired_table,
     "S24 S32": lambda: verdict_table(measured.ranked_alike(), ".2f"),
@@ -62,6 +69,8 @@ VALUES: dict[str, Callable[[], str]] = {
     "D5": lambda: summary(measured.extrapolated()),
     "D5 budget": lambda: verdict_table(measured.extrapolated()),
     "D5 held out": measured.held_out,
+    "D6": lambda: summary(measured.families()),
+    "D6 D16": lambda: so_far(measured.families()),
     "D11 crossing": lambda: f"{audited(dit)['crossing FID and FID sparse captions']['at']:.1e}",
     "D15 tokens": lambda: f"{audited(dit)['statement D15a']['computed'] / 1e9:.0f}B",
 }

@@ -42,32 +42,20 @@ def preset(backbone: str, world: str = "scenes", tier: str = "tiny", **settings:
 
     smoke: seconds, for tests. tiny: 102,400 images of 64 px in 1,600 steps on one thread, so that a run's numbers do
     not depend on the machine's cores and several runs go side by side, in fp32: on a CPU with AMX bf16 is 1.2 times as
-    fast for wide UNets and slower for narrow ones (docs/precision.json), and rows of one study share one precision.
+    fast for wide UNets and slower for narrow ones (docs/precision.json), and rows of one study share one precision. As
+    in paper S all backbones have one rate, here 1e-3, the default: papers_repro/README.md has a sweep and what happened
+    at 3e-3.
     small: 2M images of 64 px, minutes on one GPU. paper: the published setting, 600,000 steps of 2,048 images of 256 px
     at 8e-5 after 10,000 steps of warm-up.
     """
     choose("tier", tier, PRESETS)
-    settings = PRESETS[tier] | default_captions(world) | default_rate(backbone, tier) | settings
+    settings = PRESETS[tier] | default_captions(world) | settings
     return override(RunConfig(backbone, world, tier), Budget(), settings)
 
 
 def default_captions(world: str) -> dict[str, str]:
     """The caption density that a world is trained with unless another is asked for."""
     return {"captions": "name" if choose("world", world, WORLDS).startswith("pictograms") else "medium"}
-
-
-def default_rate(backbone: str, tier: str) -> dict[str, float]:
-    """At tiny the rate falls with the width: 3e-3 for UNets of up to 320 published channels and for PixArt, 1e-3 above
-    and for others.
-
-    Swept over {3e-4, 1e-3, 3e-3} at 400 of the 1,600 steps (papers_repro/README.md has the table): 3e-3 had the lower
-    validation loss at 128 and 320 channels and for PixArt of width 1152; at 384 channels the losses of 3e-3 and 1e-3
-    were equal within their errors, and captions were told apart better at 1e-3. One seed did not show that 3e-3 can be
-    too much: at the full length seed 1 of sd2-c320 collapsed there; lr=1e-3 is the safer choice.
-    """
-    spec = zoo.spec(backbone)
-    narrow = spec.family == "PixArt" or getattr(spec, "channels", 1000) <= 320
-    return {"lr": 3e-3} if tier == "tiny" and narrow else {}
 
 
 def trained_as(row: Any, config: RunConfig, rates: Sequence[float] = ()) -> bool:

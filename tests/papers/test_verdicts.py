@@ -1,12 +1,14 @@
 """The rule of every verdict: undecided ones say what n would decide them, and decided ones do not."""
 
 import numpy as np
+import pandas as pd
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
 from papers_repro import verdicts
-from papers_repro.verdicts import MANY, mean_interval, needed, ranked
+from papers_repro.measured import so_far, summary
+from papers_repro.verdicts import MANY, mean_interval, needed, ranked, table, verdict
 
 
 def half_of(values_scatter: float, n: int, lost: int) -> float:
@@ -57,3 +59,14 @@ def test_smoke_asks_for_no_more_runs_of_its_own():
         [verdicts.verdict("S4", "ahead", "smoke", "> 0", 0.01, -0.1, 0.1, 3, (0, 1), needs=40)]
     ).to_dict("records")
     assert row["verdict"] == "undecided" and row["needs"] is None
+
+
+def test_a_table_says_how_much_has_not_been_measured_and_on_which_world():
+    one = verdict("S4", "a is ahead of b", "tiny", "> 0", 0.1, 0.05, 0.15, 3, (0, np.inf))
+    none = verdict("S5", "b is ahead of c", "tiny", "> 0", why="not measured")
+    text = so_far(pd.concat([table([one, none]).assign(world="pictograms"), table([none]).assign(world="–")]))
+    assert "a is ahead of b, on pictograms | > 0 | 0.100 (0.050 to 0.150) | 3 | reproduced |" in text
+    assert "b is ahead" not in text and "2 of 3 comparisons have not been measured yet." in text
+    assert so_far(table([none])).strip() == "1 of 1 comparisons have not been measured yet."
+    assert "yet" not in so_far(table([one]))
+    assert summary(table([one, none])) == "S4 reproduced" and summary(table([none])) == "–"
