@@ -31,6 +31,11 @@ def table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
     return pd.DataFrame(rows).reindex(columns=ORDER)
 
 
+def tidy(table: pd.DataFrame) -> pd.DataFrame:
+    """A table for readers: a dash where nothing is known."""
+    return table.astype(object).where(table.notna(), "–")
+
+
 def verdict(
     id: str, claim: str, tier: str, paper: Any = None, ours: float | None = None, low: float | None = None,
     high: float | None = None, n: int = 0, where: tuple[float, float] = (-np.inf, np.inf), why: str = "",

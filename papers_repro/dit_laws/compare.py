@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from papers_repro.dit_laws.profiles import Profile, at_vertices, between, three, tidy
+from papers_repro.dit_laws.profiles import Profile, at_vertices, between, three
+from papers_repro.verdicts import tidy
 from t2ikit.errors import UserError, choose
 from t2ikit.isoflop import IsoFlop
 from t2ikit.laws import fit_power, hold_out_largest

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from papers_repro.dit_laws import studies
+from papers_repro.verdicts import tidy
 from t2ikit.errors import UserError, choose
 from t2ikit.isoflop import RATE_OF, IsoFlop
 from t2ikit.laws import fit_isoflop, fit_power
@@ -145,11 +146,6 @@ def budgets(profiles: Sequence[Profile]) -> pd.DataFrame:
                 "loss there": b.loss if n_opt else None, "flags": "; ".join(b.flags) or "none",
             })  # fmt: skip
     return tidy(pd.DataFrame(rows))
-
-
-def tidy(table: pd.DataFrame) -> pd.DataFrame:
-    """With a dash where nothing is known."""
-    return table.astype(object).where(table.notna(), "–")
 
 
 def shown(table: pd.DataFrame) -> pd.DataFrame | None:

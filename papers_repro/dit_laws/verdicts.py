@@ -14,6 +14,7 @@ from papers_repro.dit_laws.compare import COUNTINGS, paired
 from papers_repro.dit_laws.profiles import Profile, ranks, ranks_within
 from papers_repro.verdicts import STRONG, Verdict, mean_interval, needed, ranked, verdict
 from papers_repro.verdicts import table as table
+from papers_repro.verdicts import tidy as tidy
 from t2ikit import laws
 from t2ikit.errors import UserError
 from t2ikit.laws.holdout import skill

@@ -17,6 +17,7 @@ import pandas as pd
 from scipy.stats import linregress
 
 from papers_repro.verdicts import Verdict, mean_interval, needed, table, verdict
+from papers_repro.verdicts import tidy as tidy
 from t2ikit.laws.intervals import LEVEL, t_quantile
 from t2ikit.results import Results
 
