@@ -25,6 +25,7 @@ from t2ikit.results import Results, read_committed, read_scores, scored
 from t2ikit.study import PRESETS, preset
 
 ROOT = Path(__file__).resolve().parent.parent
+DISTANCE = "fd-efficientnet-lite0"
 SWEPT = 400  # steps of the rate sweep
 TITLES = ("validation loss", "caption gap", "flip accuracy", "TIFA", "contrastive score")
 NAMES = dict(zip(figures.SCORES, TITLES, strict=True))
@@ -179,7 +180,7 @@ def likelihoods() -> pd.DataFrame:
 
 
 def distance() -> profiles.Profile:
-    return of_snapshots("fd-efficientnet-lite0", "fd-efficientnet-lite0")
+    return of_snapshots(DISTANCE, DISTANCE)
 
 
 def quality() -> pd.DataFrame:
@@ -199,6 +200,33 @@ def extrapolated() -> pd.DataFrame:
 def families() -> pd.DataFrame:
     others = profiled(dit.CROSSATTN.name, "cross-attention"), profiled(dit.ADALN.name, "in-context, adaLN")
     return verdicts_of(claims.families(incontext(), *others))
+
+
+def captions() -> pd.DataFrame:
+    """D11: dense against sparse captions."""
+    ours = {label: profiled(study.name, label) for label, study in (("dense", dit.DENSE), ("sparse", dit.SPARSE))}
+
+    def found(p: profiles.Profile, metric: str, *on: tuple[str, str]) -> pd.DataFrame:
+        return dit_scores.of_table(p.table, dit.RESULTS, [metric], "tiny", on)
+
+    cross = {label: found(p, "val_loss", *(("scenes", c) for c in ours)) for label, p in ours.items()}
+    fid = {
+        label: profiles.fitted(p.study, dit_scores.wide(p.table, found(p, DISTANCE)), "tiny", label, DISTANCE)
+        for label, p in ours.items()
+    }
+    return verdicts_of(claims.captions(fid, compare.asked(ours, cross)))
+
+
+def learning_rates() -> pd.DataFrame:
+    """D10: the loss around each size's own rate."""
+    rows = profiles.gather([dit.LEARNING_RATE], "tiny", live=False, rates=True)
+    own = {b: dit.LEARNING_RATE.config(b, "tiny")[0].lr for b in dit.LEARNING_RATE.at("tiny").backbones}
+    return verdicts_of(dit_verdicts.flat_rate("D10", dit.LEARNING_RATE.sweep(rows, "tiny"), own, "tiny"))
+
+
+def shapes() -> pd.DataFrame:
+    """D17: shapes of equal size."""
+    return verdicts_of([dit_verdicts.shape_matters("D17", profiled(dit.WIDTH_DEPTH.name, "shapes of equal N"))])
 
 
 def exponents_table() -> str:

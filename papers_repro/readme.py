@@ -9,6 +9,7 @@ import io
 import re
 from collections.abc import Callable
 
+import pandas as pd
 from PIL import Image, PngImagePlugin
 
 from papers_repro import measured
@@ -71,6 +72,10 @@ VALUES: dict[str, Callable[[], str]] = {
     "D5 held out": measured.held_out,
     "D6": lambda: summary(measured.families()),
     "D6 D16": lambda: so_far(measured.families()),
+    "D10": lambda: summary(measured.learning_rates()),
+    "D11": lambda: summary(measured.captions()),
+    "D17": lambda: summary(measured.shapes()),
+    "D10 D11 D17": lambda: so_far(pd.concat([measured.learning_rates(), measured.captions(), measured.shapes()])),
     "D11 crossing": lambda: f"{audited(dit)['crossing FID and FID sparse captions']['at']:.1e}",
     "D15 tokens": lambda: f"{audited(dit)['statement D15a']['computed'] / 1e9:.0f}B",
 }

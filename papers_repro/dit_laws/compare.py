@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from papers_repro.dit_laws.profiles import Profile, at_vertices, between, three
+from papers_repro.dit_laws.profiles import Profile, at_vertices, between, fitted, three
 from papers_repro.verdicts import tidy
 from t2ikit.errors import UserError, choose
 from t2ikit.isoflop import IsoFlop
@@ -84,6 +84,20 @@ def stacked(profiles: Mapping[str, Profile]) -> pd.DataFrame:
     """The points of several profiles with a column `of`, their names."""
     frames = [p.table.assign(of=name) for name, p in profiles.items() if len(p.table)]
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def asked(trained: Mapping[str, Profile], scored: Mapping[str, pd.DataFrame]) -> dict[tuple[str, str], Profile]:
+    """Each training's profile under its loss on each caption set, by (trained on, asked with)."""
+    return {
+        (name, captions): fitted(
+            p.study,
+            scored[name][scored[name]["on_captions"] == captions].assign(
+                loss_space=captions, val_loss=lambda t: t["value"]
+            ),
+            p.tier, f"{name} on {captions}", "val_loss",
+        )
+        for (name, p), captions in product(trained.items(), trained)
+    }  # fmt: skip
 
 
 def matrix(scored: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

@@ -179,9 +179,11 @@ def ranks_alike(id: str, claim: str, table: pd.DataFrame, x: str, y: str, tier: 
 
 def flat_rate(id: str, sweep: pd.DataFrame, own: dict[str, float], tier: str) -> list[Verdict]:
     """D10: within a factor of two of a size's rate the loss is at most 1% above the best, and more at sixteen times and
-    a sixteenth: the mean over sizes, its interval over seeds; one seed decides nothing."""
+    a sixteenth: the mean over sizes, its interval over seeds; one seed decides nothing. A seed counts where it has
+    these rates of every size: a size that was trained at its own rate alone is not above itself."""
     factor = sweep["lr"] / sweep["backbone"].map(own).astype(float)
-    near, far = sweep[factor.between(0.49, 2.05)], sweep[(factor > 10) | (factor < 0.1)]
+    near = _whole(sweep[factor.between(0.49, 2.05)], own, 3)
+    far = _whole(sweep[((factor > 10) | (factor < 0.1)) & sweep["seed"].isin(near["seed"])], own, 2)
     claims = (
         ("flat within a factor of 2: the worst is at most 1% above the best", near, "max", (-np.inf, FLAT)),
         ("worse well outside: at 16 times and at a sixteenth more than 1% above", far, "min", (FLAT, np.inf)),
@@ -195,6 +197,12 @@ def flat_rate(id: str, sweep: pd.DataFrame, own: dict[str, float], tier: str) ->
         needs = needed(mean, low, high, len(of_seed), FLAT) if len(of_seed) else None
         rows.append(verdict(id, claim, tier, f"{sign} {FLAT:g}", mean, low, high, len(of_seed), where, why, needs))
     return rows
+
+
+def _whole(sweep: pd.DataFrame, own: dict[str, float], rates: int) -> pd.DataFrame:
+    """The seeds that have as many rates of every size."""
+    counts = sweep.groupby(["seed", "backbone"])["lr"].nunique().unstack().reindex(columns=list(own))
+    return sweep[sweep["seed"].isin(counts.index[(counts >= rates).all(axis=1)])]
 
 
 def covered(p: Profile, floor: float | None) -> list[Verdict]:
