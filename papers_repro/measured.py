@@ -13,16 +13,16 @@ import pandas as pd
 from papers_repro.dit_laws import claims, compare, predict, profiles
 from papers_repro.dit_laws import scores as dit_scores
 from papers_repro.dit_laws import studies as dit
-from papers_repro.dit_laws import verdicts as dit_verdicts
 from papers_repro.scalability import metrics
 from papers_repro.scalability import studies as scalability
 from papers_repro.scalability import verdicts as of_figures
+from papers_repro.verdicts import NOTHING
 from papers_repro.verdicts import table as verdicts_of
 from t2ikit import figures, laws
 from t2ikit.laws.intervals import spearman
 from t2ikit.models import zoo
 from t2ikit.results import Results, read_committed, read_scores, scored
-from t2ikit.study import PRESETS, preset
+from t2ikit.study import PRESETS, preset, trained_as
 
 ROOT = Path(__file__).resolve().parent.parent
 DISTANCE = "fd-efficientnet-lite0"
@@ -91,30 +91,29 @@ def verdict_table(rows: pd.DataFrame, form: str = ".3f") -> str:
 
 def so_far(rows: pd.DataFrame) -> str:
     """`verdict_table` of what has been measured, and how much has not."""
-    there = rows["ours"].notna()
-    missing = f"\n{(~there).sum()} of {len(rows)} comparisons have not been measured yet.\n" if not there.all() else ""
-    return (verdict_table(rows[there]) if there.any() else "\n") + missing
+    lacking = rows["why"] == NOTHING
+    missing = f"\n{lacking.sum()} of {len(rows)} comparisons have not been measured yet.\n" if lacking.any() else ""
+    return ("\n" if lacking.all() else verdict_table(rows[~lacking])) + missing
 
 
 def summary(rows: pd.DataFrame) -> str:
     """Verdicts in a few words: each claim's, counted where it has several parts; a dash where nothing is measured."""
-    parts = []
-    for id, of in rows[rows["ours"].notna()].groupby("id", sort=False):
+    lacking, parts = rows["why"] == NOTHING, []
+    for id, of in rows[~lacking].groupby("id", sort=False):
         count = Counter(of["verdict"])
         told = [verdict if len(count) == 1 else f"{verdict} ({n})" for verdict, n in count.items()]
         parts.append(f"{id} {', '.join(told)}")
-    return "; ".join(parts) or "–"
+    some = f" ({len(rows) - lacking.sum()} of {len(rows)} parts measured)" if parts and lacking.any() else ""
+    return ("; ".join(parts) or "–") + some
 
 
 def fig03(score: str = of_figures.SCORE) -> pd.DataFrame:
     return of_figures.decide(drawn(scalability.FIG03), of_figures.FIG03, score)
 
 
-def by_scores(claims: Sequence[of_figures.Claim]) -> pd.DataFrame:
-    """Claims of paper S by TIFA and by flip accuracy, from the rows that were trained to the tier's end."""
-    rows = drawn(scalability.ALL)
-    rows = rows.select(run=list(rows.runs.loc[rows.runs["steps"] >= PRESETS["tiny"]["steps"], "run"]))
-    return pd.concat([of_figures.decide(rows, claims, score) for score in ("tifa", of_figures.SCORE)])
+def by_scores(asked: Sequence[of_figures.Claim]) -> pd.DataFrame:
+    """Claims of paper S by TIFA and by flip accuracy."""
+    return pd.concat([of_figures.decide(drawn(scalability.ALL), asked, score) for score in ("tifa", of_figures.SCORE)])
 
 
 def paired_table() -> str:
@@ -133,11 +132,22 @@ def ranked_alike() -> pd.DataFrame:
     return verdicts_of(metrics.stable(metrics.final(scores()), "tiny") + metrics.early(scores(), "tiny"))
 
 
-def without_images() -> pd.DataFrame:
-    """Alignment without sampling against TIFA over all committed runs, those of the rate sweep among them."""
+@functools.cache
+def without_images_points() -> pd.DataFrame:
+    """Alignment without sampling beside TIFA over all committed runs, those of the rate sweep among them."""
     every = committed().select(tier="tiny", world="scenes")
-    points = metrics.without_sampling(metrics.joined(read_scores(scalability.RESULTS), every), every.curves)
-    return verdicts_of(metrics.instead(points, "tiny"))
+    return metrics.without_sampling(metrics.joined(read_scores(scalability.RESULTS), every), every.curves)
+
+
+def without_images() -> pd.DataFrame:
+    return verdicts_of(metrics.instead(without_images_points(), "tiny"))
+
+
+def without_images_of() -> str:
+    """Which runs those are."""
+    lengths = without_images_points()["step"].value_counts().sort_index()
+    told = " and ".join(f"{count} of {step:,} steps" for step, count in lengths.items())
+    return f"{without_images_points()['n'].iloc[0]:,} prompts, {told}"
 
 
 def guidance_table() -> str:
@@ -175,7 +185,7 @@ def of_snapshots(metric: str, label: str) -> profiles.Profile:
 
 
 def likelihoods() -> pd.DataFrame:
-    labels = {"vlb": "bound", "nll": "likelihood"}
+    labels = {"vlb": "bound", "nll": "negative log-likelihood"}
     return verdicts_of(claims.likelihoods({metric: of_snapshots(metric, label) for metric, label in labels.items()}))
 
 
@@ -190,11 +200,9 @@ def quality() -> pd.DataFrame:
 
 def extrapolated() -> pd.DataFrame:
     """D5: the largest budget held out, of the loss and of the distance, and the far run."""
-    both = [incontext(), distance()]
-    beyond = compare.predict(both[0], dit.FURTHER, profiled(dit.FURTHER.name, "far run"))
+    beyond = compare.predict(incontext(), dit.FURTHER, profiled(dit.FURTHER.name, "far run"))
     told = compare.as_foretold(beyond, compare.read_foretold(predict.FILE), "tiny")
-    rows = [dit_verdicts.predicted("D5", ours, *compare.held_out(ours)) for ours in both]
-    return verdicts_of([*rows, *dit_verdicts.far("D5", told, "tiny")])
+    return verdicts_of(claims.extrapolation([incontext(), distance()], told, "tiny"))
 
 
 def families() -> pd.DataFrame:
@@ -218,15 +226,12 @@ def captions() -> pd.DataFrame:
 
 
 def learning_rates() -> pd.DataFrame:
-    """D10: the loss around each size's own rate."""
-    rows = profiles.gather([dit.LEARNING_RATE], "tiny", live=False, rates=True)
-    own = {b: dit.LEARNING_RATE.config(b, "tiny")[0].lr for b in dit.LEARNING_RATE.at("tiny").backbones}
-    return verdicts_of(dit_verdicts.flat_rate("D10", dit.LEARNING_RATE.sweep(rows, "tiny"), own, "tiny"))
+    sweep = dit.LEARNING_RATE.sweep(profiles.gather([dit.LEARNING_RATE], "tiny", live=False, rates=True), "tiny")
+    return verdicts_of(claims.rates(sweep, dit.LEARNING_RATE, "tiny"))
 
 
 def shapes() -> pd.DataFrame:
-    """D17: shapes of equal size."""
-    return verdicts_of([dit_verdicts.shape_matters("D17", profiled(dit.WIDTH_DEPTH.name, "shapes of equal N"))])
+    return verdicts_of(claims.shapes(profiled(dit.WIDTH_DEPTH.name, "shapes of equal N")))
 
 
 def exponents_table() -> str:
@@ -284,8 +289,9 @@ def results_table(study) -> str:
 
 
 def normalised() -> str:
-    """Between which ends the drawn runs' TIFA lies, 0 its floor and 1 its ceiling, at their last step."""
-    values = metrics.final(scores()).query("metric == 'tifa-normalised'")["value"]
+    """Between which ends TIFA of figure 3's runs lies, 0 its floor and 1 its ceiling, at their last step."""
+    of_figure = metrics.final(scores())[lambda t: t["backbone"].isin(scalability.FIG03.backbones)]
+    values = of_figure.query("metric == 'tifa-normalised'")["value"]
     return f"{values.min():.2f} to {values.max():.2f}"
 
 
@@ -330,20 +336,42 @@ def rates_at_length() -> str:
 
 
 def rates_at(step: int) -> str:
-    """Scores of seed 0 at `step` by backbone and rate; TIFA where all of them have it."""
-    rows = scored(committed(), read_scores(scalability.RESULTS))
-    at = rows.curves[(rows.curves["step"] == step) & (rows.curves["world"] == "scenes") & (rows.curves["seed"] == 0)]
-    at = at[at.groupby("backbone")["run"].transform("size") > 1].merge(rows.runs[["run", "lr"]], on="run")
-    if at.empty:
-        return "\nNot swept yet.\n"
-    columns = [c for c in figures.SCORES if c in at and at[c].notna().all()]
-    titles = [NAMES[c] for c in columns]
-    lines = ["", f"| backbone | rate | {' | '.join(titles)} |", "|---" * (len(columns) + 2) + "|"]
-    for r in at.sort_values(["backbone", "lr"]).to_dict("records"):
+    """Scores of seed 0 at `step` by backbone and rate, all else as the tier has it; a dash where one is not scored."""
+    rows = swept(step)
+    columns = [c for c in figures.SCORES if c in rows and rows[c].notna().any()]
+    lines = ["", f"| backbone | rate | {' | '.join(NAMES[c] for c in columns)} |", "|---" * (len(columns) + 2) + "|"]
+    for r in rows.to_dict("records"):
         rate = f"**{r['lr']:g}**" if r["lr"] == preset(r["backbone"])[0].lr else f"{r['lr']:g}"
-        cells = [f"{r[c]:.4f} ± {r[f'{c}_se']:.4f}" for c in columns]
+        cells = ["–" if pd.isna(r[c]) else f"{r[c]:.4f} ± {r[f'{c}_se']:.4f}" for c in columns]
         lines.append(f"| `{r['backbone']}` | {rate} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n" if len(rows) else "\nNot swept yet.\n"
+
+
+def swept(step: int) -> pd.DataFrame:
+    """The evaluations at `step`, seed 0, of backbones with several rates."""
+    rows = scored(committed(), read_scores(scalability.RESULTS)).select(world="scenes", tier="tiny", seed=0)
+    alike = [r.run for r in rows.runs.itertuples() if trained_as(r, preset(r.backbone)[0], [r.lr])]
+    at = rows.curves[(rows.curves["step"] == step) & rows.curves["run"].isin(alike)]
+    at = at.merge(rows.runs[["run", "lr"]], on="run")
+    return at[at.groupby("backbone")["lr"].transform("nunique") > 1].sort_values(["backbone", "lr"])
+
+
+def narrow_at_the_higher_rate() -> str:
+    """TIFA of sdxl-c128 and sd2-c320 (S7) at the highest rate that both were trained with to the end."""
+    rows = swept(PRESETS["tiny"]["steps"]).set_index(["lr", "backbone"])["tifa"].unstack()
+    pair = rows[["sdxl-c128", "sd2-c320"]].dropna()
+    return f"{pair.index[-1]:g}: {pair.iloc[-1, 0]:.3f} against {pair.iloc[-1, 1]:.3f}"
+
+
+def seed_spread() -> str:
+    """How far seeds of one backbone lie apart."""
+    table = figures.final_table(drawn(scalability.ALL).select(world="scenes").curves)
+    told = [
+        f"`{r['backbone']}` {r['flip_accuracy ±']:.3f} in flip accuracy, {r['val_loss ±'] / r['val_loss']:.1%} in loss "
+        f"(n = {r['seeds']})"
+        for r in table[table["seeds"] > 1].to_dict("records")
+    ]
+    return "; ".join(told) or "not known yet"
 
 
 def hours_a_row() -> str:

@@ -17,6 +17,7 @@ from t2ikit.laws.intervals import LEVEL, spearman, t_quantile
 
 ORDER = ("id", "claim", "verdict", "paper", "ours", "low", "high", "n", "needs", "tier", "why")
 STRONG = 0.7  # of a rank correlation
+NOTHING = "not measured"
 MANY = 10_000  # an n beyond which nobody goes
 Verdict = dict[str, Any]
 
@@ -67,6 +68,18 @@ def needed(value: float, low: float | None, high: float | None, n: int, end: flo
         wide = t_quantile(LEVEL, middle - lost) * scatter / middle**0.5 > abs(value - end)
         few, many = (middle + 1, many) if wide else (few, middle)
     return few
+
+
+def held_within(row: Verdict, within: Sequence[float], groups: str) -> Verdict:
+    """A verdict on ranks with the rank correlations `within` groups of runs that are alike in what else could order
+    them (compute, length): where these are weak in the median, the groups carry the agreement and it is undecided."""
+    if not within:
+        return row
+    why = f"within {groups} rho is {min(within):.2f} to {max(within):.2f}"
+    row = row | {"why": "; ".join(filter(None, [row["why"], why]))}
+    if np.median(within) <= STRONG:  # more runs would not help
+        row |= {"needs": None} | ({"verdict": "undecided"} if row["verdict"] == "reproduced" else {})
+    return row
 
 
 def mean_interval(values: np.ndarray) -> tuple[float | None, float | None]:

@@ -24,7 +24,7 @@ from t2ikit.workers import train_apart
 # tier → settings of every run of paper S's system at that size, see `preset`
 PRESETS: dict[str, dict[str, Any]] = {
     "smoke": dict(batch=8, warmup=2, steps=6, log_every=2, eval_every=3, threads=1, probe_images=16),
-    "tiny": dict(batch=64, warmup=100, steps=1600, log_every=20, eval_every=160, threads=1),
+    "tiny": dict(batch=64, warmup=100, steps=1600, log_every=20, eval_every=160, threads=1, lr=1e-3),
     "small": dict(
         batch=256, warmup=500, steps=8000, log_every=50, eval_every=800, text="minilm-256", lr=3e-4, precision="bf16",
     ),
@@ -43,8 +43,7 @@ def preset(backbone: str, world: str = "scenes", tier: str = "tiny", **settings:
     smoke: seconds, for tests. tiny: 102,400 images of 64 px in 1,600 steps on one thread, so that a run's numbers do
     not depend on the machine's cores and several runs go side by side, in fp32: on a CPU with AMX bf16 is 1.2 times as
     fast for wide UNets and slower for narrow ones (docs/precision.json), and rows of one study share one precision. As
-    in paper S all backbones have one rate, here 1e-3, the default: papers_repro/README.md has a sweep and what happened
-    at 3e-3.
+    in paper S all backbones have one rate, here 1e-3: papers_repro/README.md has a sweep and what happened at 3e-3.
     small: 2M images of 64 px, minutes on one GPU. paper: the published setting, 600,000 steps of 2,048 images of 256 px
     at 8e-5 after 10,000 steps of warm-up.
     """
@@ -127,8 +126,10 @@ class Study:
         return combine(parts)
 
     def is_setting_of(self, row: Any) -> bool:
-        """Whether the run of this row of the table was trained as the study trains: sweeps of the rate are not."""
-        return trained_as(row, preset(row.backbone, row.world, row.tier, **self.settings)[0])
+        """Whether the run of this row of the table was trained as the study trains, and to the end: sweeps of the rate
+        are not."""
+        config, budget = preset(row.backbone, row.world, row.tier, **self.settings)
+        return trained_as(row, config) and row.steps >= budget.steps
 
     def train(
         self,

@@ -6,9 +6,22 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from papers_repro.dit_laws.compare import held_out
 from papers_repro.dit_laws.profiles import Profile
-from papers_repro.dit_laws.verdicts import crosses, exponent, falls, interior_minima, ranks_alike, steeper
+from papers_repro.dit_laws.verdicts import (
+    crosses,
+    exponent,
+    falls,
+    far,
+    flat_rate,
+    interior_minima,
+    predicted,
+    ranks_alike,
+    shape_matters,
+    steeper,
+)
 from papers_repro.verdicts import Verdict
+from t2ikit.isoflop import IsoFlop
 
 VALIDATION = "val_loss_averaged"
 
@@ -73,6 +86,21 @@ def captions(fid: Mapping[str, Profile], on: Mapping[tuple[str, str], Profile]) 
 def elsewhere(away: Profile, world: str, other: str) -> list[Verdict]:
     """Out of domain: the laws of the loss on `other` of runs trained on `world`."""
     return [falls("D3", away, f"the loss on {other}"), interior_minima("D1", away), alike("D12", away, other, world)]
+
+
+def rates(sweep: pd.DataFrame, study: IsoFlop, tier: str) -> list[Verdict]:
+    """G.5: D10, around the rate that each size of the study trains at."""
+    return flat_rate("D10", sweep, {b: study.config(b, tier)[0].lr for b in study.at(tier).backbones}, tier)
+
+
+def shapes(p: Profile) -> list[Verdict]:
+    """Width against depth: D17."""
+    return [shape_matters("D17", p)]
+
+
+def extrapolation(of: Sequence[Profile], beyond: pd.DataFrame, tier: str) -> list[Verdict]:
+    """D5: the largest budget held out, of each profile; and the far run, a row a size of `beyond`."""
+    return [*(predicted("D5", p, *held_out(p)) for p in of), *far("D5", beyond, tier)]
 
 
 def alike(id: str, p: Profile, name: str, other: str) -> Verdict:

@@ -12,7 +12,7 @@ import pandas as pd
 from papers_repro.dit_laws import studies
 from papers_repro.dit_laws.compare import COUNTINGS, paired
 from papers_repro.dit_laws.profiles import Profile, ranks, ranks_within
-from papers_repro.verdicts import STRONG, Verdict, mean_interval, needed, ranked, verdict
+from papers_repro.verdicts import NOTHING, Verdict, held_within, mean_interval, needed, ranked, verdict
 from papers_repro.verdicts import table as table
 from papers_repro.verdicts import tidy as tidy
 from t2ikit import laws
@@ -31,7 +31,7 @@ def interior_minima(id: str, p: Profile, claim: str = "") -> Verdict:
     found = p.fit.budgets if p.fit else []
     good = [b for b in p.usable if b.low is not None]
     row = verdict(id, f"{p.label}: {claim}", p.tier, "every budget", len(good) / len(found) if found else None)
-    row |= {"n": len(found), "why": f"{len(good)} of {len(found)} budgets" if found else p.why or "not measured"}
+    row |= {"n": len(found), "why": f"{len(good)} of {len(found)} budgets" if found else p.why or NOTHING}
     if len(found) >= 5:
         hills = sum("curvature interval below 0" in b.flags for b in found)
         most = 0.8 * len(found)
@@ -47,7 +47,7 @@ def exponent(id: str, p: Profile, name: str, printed: str, fit: PowerFit | None 
     margin, fit = MARGINS[printed.split()[0]], fit or p.law(name)
     claim = f"{p.label}: {printed} ∝ C^{law.exponent} (margin ± {margin:g})"
     if fit is None:
-        return verdict(id, claim, p.tier, law.b, why=p.why or f"{len(p.usable)} usable budgets: a law needs five")
+        return verdict(id, claim, p.tier, law.b, why=_lawless(p))
     where = (law.b - margin, law.b + margin)
     end = where[fit.exponent > law.b]
     needs = needed(fit.exponent, fit.low, fit.high, fit.n, end, lost=2)
@@ -63,7 +63,7 @@ def falls(id: str, p: Profile, what: str = "") -> Verdict:
     exponent below 0, and without a bend; contradicted also where it falls and certainly bends."""
     claim, fit = f"{p.label}{what and ': '}{what} falls with C as a power law", p.law("loss_opt")
     if fit is None:
-        return verdict(id, claim, p.tier, "exponent < 0", why=p.why or f"{len(p.usable)} usable budgets: needs five")
+        return verdict(id, claim, p.tier, "< 0", why=_lawless(p))
     needs = needed(fit.exponent, fit.low, fit.high, fit.n, 0, lost=2)
     row = verdict(id, claim, p.tier, "< 0", fit.exponent, fit.low, fit.high, fit.n, (-np.inf, 0.0), needs=needs)
     if row["verdict"] == "reproduced" and (bend := fit.bend()) and not bend[1] <= 0 <= bend[2]:
@@ -78,7 +78,7 @@ def predicted(id: str, p: Profile, held: dict | None, why: str = "") -> Verdict:
     interval, and the prediction beats both baselines; contradicted where it lies outside."""
     row = verdict(id, f"{p.label}: the surface of small budgets predicts the largest", p.tier, "predicted", why=why)
     if held is None:
-        return row | {"why": why or p.why or "not measured"}
+        return row | {"why": why or p.why or NOTHING}
     best = pd.DataFrame(held["predictions"]).groupby("N").mean().sort_values("loss").iloc[0]
     skills = [held["skill_over_last_budget"], held["skill_over_power_law"]]
     inside = best["low"] <= best["loss"] <= best["high"]
@@ -94,7 +94,7 @@ def steeper(id: str, claim: str, first: Profile, second: Profile) -> Verdict:
     try:
         ratios = [paired(first, second, counting).ratio for counting in COUNTINGS]
     except UserError as error:
-        return verdict(id, claim, first.tier, "< 0", why=first.why or second.why or str(error))
+        return verdict(id, claim, first.tier, "< 0", why=_unpaired(first, second, error))
     return under_both([
         verdict(id, claim, first.tier, "< 0", r.exponent, r.low, r.high, r.n, (-np.inf, 0.0),
                 needs=needed(r.exponent, r.low, r.high, r.n, 0, lost=2))
@@ -110,11 +110,27 @@ def crosses(id: str, first: Profile, second: Profile) -> Verdict:
         try:
             found = paired(first, second, counting)
         except UserError as error:
-            return verdict(id, claim, first.tier, "a crossing", why=first.why or second.why or str(error))
+            return verdict(id, claim, first.tier, "a crossing", why=_unpaired(first, second, error))
         low, high = found.crossing_interval or (None, None)
         where, why = (found.ratio.x.min(), found.ratio.x.max()), "" if low else "no interval: the slopes may be equal"
         rows.append(verdict(id, claim, first.tier, "a crossing", found.crossing, low, high, found.ratio.n, where, why))
     return under_both(rows)
+
+
+def _unpaired(first: Profile, second: Profile, error: UserError) -> str:
+    """Why two profiles cannot be compared."""
+    if first.table.empty or second.table.empty:
+        return NOTHING
+    return first.why or second.why or str(error)
+
+
+def _lawless(p: Profile) -> str:
+    """Why a profile has no law of its losses."""
+    if p.table.empty:
+        return NOTHING
+    if (p.table[p.y] <= 0).any():
+        return "it falls below 0, as no power law does"
+    return p.why or f"{len(p.usable)} usable budgets: a law needs five"
 
 
 def under_both(rows: Sequence[Verdict]) -> Verdict:
@@ -133,7 +149,7 @@ def shape_matters(id: str, p: Profile) -> Verdict:
     whole = whole[whole["size"] == len(p.study.points(p.tier))]
     above = (whole["max"] / whole["min"] - 1).to_numpy()
     low, high = mean_interval(above)
-    why = "" if low is not None else "one seed: its spread is unknown" if len(above) else "not measured"
+    why = "" if low is not None else "one seed: its spread is unknown" if len(above) else NOTHING
     mean = float(above.mean()) if len(above) else None
     needs = needed(mean, low, high, len(above), FLAT) if len(above) else None
     return verdict(id, claim, p.tier, f"< {FLAT:g}", mean, low, high, len(above), (-np.inf, FLAT), why, needs)
@@ -153,7 +169,7 @@ def far(id: str, beyond: pd.DataFrame, tier: str) -> list[Verdict]:
             claim = f"the {law} predicts {at['backbone']} at {at['C (FLOPs)']:.1e} FLOPs"
             row = verdict(id, claim, tier, value, at["measured"], low, high, at["n"])
             if pd.isna(low) or pd.isna(at["measured"]):
-                rows.append(row | {"verdict": "undecided", "why": f"no {law}" if pd.isna(low) else "not trained"})
+                rows.append(row | {"verdict": "undecided", "why": f"no {law}" if pd.isna(low) else NOTHING})
                 continue
             skills = {name: skill(value, baselines[name], at["measured"]) for name in over}
             won = all(s is not None and s > 0 for s in skills.values())
@@ -167,14 +183,7 @@ def far(id: str, beyond: pd.DataFrame, tier: str) -> list[Verdict]:
 def ranks_alike(id: str, claim: str, table: pd.DataFrame, x: str, y: str, tier: str) -> Verdict:
     """D3, D12: the ends of the runs rank alike by `x` and `y`; undecided where they do not, in the median, within
     budgets, for compute alone then carries it."""
-    row = ranked(id, claim, *ranks(table, x, y), tier)
-    if not (within := ranks_within(table, x, y)):
-        return row
-    why = f"within budgets rho is {min(within):.2f} to {max(within):.2f}"
-    row["why"] = "; ".join(filter(None, [row["why"], why]))
-    if np.median(within) <= STRONG:  # more runs would not help
-        row |= {"needs": None} | ({"verdict": "undecided"} if row["verdict"] == "reproduced" else {})
-    return row
+    return held_within(ranked(id, claim, *ranks(table, x, y), tier), ranks_within(table, x, y), "budgets")
 
 
 def flat_rate(id: str, sweep: pd.DataFrame, own: dict[str, float], tier: str) -> list[Verdict]:
@@ -192,7 +201,7 @@ def flat_rate(id: str, sweep: pd.DataFrame, own: dict[str, float], tier: str) ->
     for claim, of, which, where in claims:
         of_seed = of.groupby(["backbone", "seed"])["above"].agg(which).groupby("seed").mean().to_numpy()
         low, high = mean_interval(of_seed)
-        why = "" if low is not None else "one seed: its spread is unknown" if len(of_seed) else "not measured"
+        why = "" if low is not None else "one seed: its spread is unknown" if len(of_seed) else NOTHING
         mean, sign = float(of_seed.mean()) if len(of_seed) else None, ">" if which == "min" else "<"
         needs = needed(mean, low, high, len(of_seed), FLAT) if len(of_seed) else None
         rows.append(verdict(id, claim, tier, f"{sign} {FLAT:g}", mean, low, high, len(of_seed), where, why, needs))
@@ -211,7 +220,7 @@ def covered(p: Profile, floor: float | None) -> list[Verdict]:
     claim = "{}: the fitted irreducible loss E covers the known floor ({})"
     if floor is None or p.fit is None or p.fit.surface is None:
         reason = next((f["finding"] for f in p.fit.audit if f["check"] == "surface"), "") if p.fit else p.why
-        return [verdict("floor", claim.format(p.label, "surface"), p.tier, floor, why=reason or "not measured")]
+        return [verdict("floor", claim.format(p.label, "surface"), p.tier, floor, why=reason or NOTHING)]
     rows = []
     for name in ("huber", "vpnls"):
         fit = getattr(p.fit.surface, name)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from papers_repro.verdicts import STRONG, Verdict, ranked, verdict
+from papers_repro.verdicts import NOTHING, STRONG, Verdict, held_within, ranked, verdict
 from t2ikit.evaluation.tables import ROW, read
 from t2ikit.laws.intervals import spearman
 from t2ikit.results import WAY, Results, largest_set
@@ -112,7 +112,7 @@ def stable(table: pd.DataFrame, tier: str) -> list[Verdict]:
     for other in [m for m in places if "tifa" not in m and m not in NO_IMAGES] if "tifa" in places else ():
         both = places[["tifa", other]].dropna()
         rows.append(ranked("S24", f"{other} ranks backbones as TIFA does", *both.to_numpy().T, tier))
-    why = "not measured"
+    why = NOTHING
     return rows or [verdict("S24", "metrics rank backbones alike", tier, f"rho > {STRONG}", why=why)]
 
 
@@ -135,7 +135,7 @@ def early(table: pd.DataFrame, tier: str, metric: str = "tifa", guidance: float 
         ranked("S32", claim.format(metric, step), *both.to_numpy().T, tier)
         for (way, step), both in found.items() if way == best
     ]  # fmt: skip
-    return rows or [verdict("S32", f"{metric} ranks backbones early", tier, f"rho > {STRONG}", why="not measured")]
+    return rows or [verdict("S32", f"{metric} ranks backbones early", tier, f"rho > {STRONG}", why=NOTHING)]
 
 
 def guidances(table: pd.DataFrame, metric: str = "tifa") -> pd.DataFrame:
@@ -175,11 +175,12 @@ def guidance_ranks(table: pd.DataFrame, metric: str = "tifa") -> pd.DataFrame:
 
 
 def without_sampling(table: pd.DataFrame, curves: pd.DataFrame, guidance: float = GUIDANCE) -> pd.DataFrame:
-    """A row a run: TIFA at its last step, on the set of prompts that most runs have, beside what alignment without
-    sampling says there; one point a run, since steps of one run are not independent."""
-    runs = table.groupby(["images.prompts", "images.steps"])["run"].transform("nunique")
-    tifa = final(table[runs == runs.max()], guidance)
-    tifa = tifa[tifa["metric"] == "tifa"][["run", "step", "backbone", "lr", "value"]].rename(columns={"value": "tifa"})
+    """A row a run: TIFA at its last scored step, on the set of prompts that most runs have, beside what alignment
+    without sampling says there; one point a run, since steps of one run are not independent."""
+    tifa = table[(table["metric"] == "tifa") & np.isclose(table["images.guidance"].astype(float), guidance)]
+    runs = tifa.groupby(["images.prompts", "images.steps"])["run"].transform("nunique")
+    tifa = tifa[runs == runs.max()].sort_values("step", kind="stable").drop_duplicates("run", keep="last")
+    tifa = tifa[["run", "step", "backbone", "lr", "n", "value"]].rename(columns={"value": "tifa"})
     scores = ["run", "step", "caption_gap", "flip_accuracy", "val_loss"]
     points = tifa.merge(curves[scores].drop_duplicates(["run", "step"]), on=["run", "step"])
     nats = table[table["metric"] == "information"].drop_duplicates(["run", "step"], keep="last")
@@ -188,11 +189,13 @@ def without_sampling(table: pd.DataFrame, curves: pd.DataFrame, guidance: float 
 
 
 def instead(points: pd.DataFrame, tier: str) -> list[Verdict]:
-    """Whether what needs no images ranks the runs of `without_sampling` as TIFA does."""
+    """Whether what needs no images ranks the runs of `without_sampling` as TIFA does, those of one length too."""
     rows = []
     for name, sign in (("caption_gap", 1), ("information", 1), ("flip_accuracy", 1), ("val_loss", -1)):
-        both = points[["tifa", name]].dropna().to_numpy().T
-        rows.append(
-            ranked("TIFA", f"{'' if sign > 0 else '−'}{name} ranks runs as TIFA does", both[0], sign * both[1], tier)
-        )
+        both = points[["step", "tifa", name]].dropna()
+        of_length = [of for _, of in both.groupby("step") if len(of) >= 3]
+        within = [sign * spearman(of["tifa"].to_numpy(), of[name].to_numpy())["rho"] for of in of_length]
+        says = f"{'' if sign > 0 else '−'}{name} ranks runs as TIFA does"
+        row = ranked("TIFA", says, both["tifa"].to_numpy(), sign * both[name].to_numpy(), tier)
+        rows.append(held_within(row, within, "lengths"))
     return rows

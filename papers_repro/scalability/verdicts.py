@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import linregress
 
-from papers_repro.verdicts import Verdict, mean_interval, needed, table, verdict
+from papers_repro.verdicts import NOTHING, Verdict, mean_interval, needed, table, verdict
 from papers_repro.verdicts import tidy as tidy
 from t2ikit.laws.intervals import LEVEL, t_quantile
 from t2ikit.results import Results
@@ -45,7 +45,7 @@ class Ahead:
         head = (self.id, f"{self.first} {says} at equal {NAMES[x]} ({score})", tier_of(curves), printed)
         both = pairs(curves, self.first, self.second)
         if not both:
-            return verdict(*head, why="not measured")
+            return verdict(*head, why=NOTHING)
         ends = [min(a[x].max(), b[x].max()) for a, b in both]
         if any(end < c.loc[c["step"] > 0, x].min() for pair, end in zip(both, ends, strict=True) for c in pair):
             return verdict(*head, why=f"one of the two was not scored at equal {NAMES[x]}")
@@ -77,7 +77,7 @@ class Sooner:
         head = (self.id, f"{self.first} {says}", tier_of(curves), f"{self.times:g} times")
         both = pairs(curves, self.first, self.second)
         if not both:
-            return verdict(*head, why="not measured")
+            return verdict(*head, why=NOTHING)
         goals = [b.sort_values(self.x)[score].iloc[-1] for _, b in both]
         found = [reached(a, self.x, score, goal) for (a, _), goal in zip(both, goals, strict=True)]
         factor = np.log([b[self.x].max() / place for (place, _), (_, b) in zip(found, both, strict=True)])
