@@ -258,9 +258,7 @@ def test_rates_and_shapes_decide_with_seeds_alone(tmp_path):
     flat, far = verdicts.flat_rate("D10", frame, own, tier)
     assert flat["verdict"] == far["verdict"] == "reproduced" and flat["n"] == 3
     assert {r["verdict"] for r in verdicts.flat_rate("D10", frame[frame["seed"] == 0], own, tier)} == {"undecided"}
-    alone = frame[frame["lr"] == frame["backbone"].map(own)].assign(
-        above=0.0
-    )  # nothing was swept
+    alone = frame[frame["lr"] == frame["backbone"].map(own)].assign(above=0.0)  # nothing was swept
     assert {(r["verdict"], r["n"]) for r in verdicts.flat_rate("D10", alone, own, tier)} == {("undecided", 0)}
     two = frame[(frame["seed"] != 1) | (factor.abs() < 1.5)]  # the second seed has the rates around its own alone
     flat, far = verdicts.flat_rate("D10", two, own, tier)
