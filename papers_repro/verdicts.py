@@ -6,7 +6,8 @@ whatever has not been measured.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,15 @@ def needed(value: float, low: float | None, high: float | None, n: int, end: flo
         wide = t_quantile(LEVEL, middle - lost) * scatter / middle**0.5 > abs(value - end)
         few, many = (middle + 1, many) if wide else (few, middle)
     return few
+
+
+def rhos(groups: Iterable[pd.DataFrame], x: str, y: str) -> list[float]:
+    """Spearman's rho of two columns in each group that has one: of three rows or more, not all of one column equal."""
+    found = []
+    for of in groups:
+        with suppress(UserError):
+            found.append(spearman(of[x].to_numpy(float), of[y].to_numpy(float))["rho"])
+    return found
 
 
 def held_within(row: Verdict, within: Sequence[float], groups: str) -> Verdict:

@@ -75,9 +75,10 @@ def test_a_study_trains_what_is_missing_once(home, monkeypatch):
 
 def test_a_figure_leaves_out_the_committed_runs_of_a_rate_sweep(home, tmp_path):
     swept = [preset("sd2-c320", tier="smoke", steps=2, eval_every=2, lr=lr) for lr in (1e-3, 3e-4)]
-    train_apart(swept, home / "runs", workers=2)
+    short = preset("sdxl-td2", tier="smoke", steps=1, eval_every=1)  # at the figure's rate, and not to its end
+    train_apart([*swept, short], home / "runs", workers=2)
     export(finished(home / "runs"), tmp_path)
-    assert sorted(read_committed(tmp_path).runs["lr"]) == [3e-4, 1e-3]
+    assert sorted(read_committed(tmp_path).runs["lr"]) == [3e-4, 1e-3, 1e-3]
     drawn = STUDY.results(tmp_path, "smoke", live=False)
     assert list(drawn.runs["lr"]) == [1e-3] and set(drawn.curves["run"]) == set(drawn.runs["run"])
 

@@ -11,11 +11,10 @@ import numpy as np
 import pandas as pd
 
 from papers_repro.dit_laws import studies
-from papers_repro.verdicts import tidy
+from papers_repro.verdicts import rhos, tidy
 from t2ikit.errors import UserError, choose
 from t2ikit.isoflop import RATE_OF, IsoFlop
 from t2ikit.laws import fit_isoflop, fit_power
-from t2ikit.laws.intervals import spearman
 from t2ikit.laws.isoflop import IsoflopFit
 from t2ikit.laws.power import PowerFit
 from t2ikit.results import Results, combine, distinct, one_loss_space
@@ -112,12 +111,8 @@ def ranks(table: pd.DataFrame, x: str, y: str) -> tuple[np.ndarray, np.ndarray]:
 
 def ranks_within(table: pd.DataFrame, x: str, y: str) -> list[float]:
     """Spearman's rho of the two columns at each budget with three sizes or more, where compute carries none of it."""
-    found = []
-    for _, of in table.reindex(columns=["C", "backbone", x, y]).dropna().groupby("C"):
-        means = of.groupby("backbone")[[x, y]].mean().to_numpy(float)
-        if len(means) >= 3:
-            found.append(spearman(*means.T)["rho"])
-    return found
+    of = table.reindex(columns=["C", "backbone", x, y]).dropna().groupby("C")
+    return rhos((sizes.groupby("backbone")[[x, y]].mean() for _, sizes in of), x, y)
 
 
 def say(profiles: Sequence[Profile]) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from papers_repro.verdicts import NOTHING, STRONG, Verdict, held_within, ranked, verdict
+from papers_repro.verdicts import NOTHING, STRONG, Verdict, held_within, ranked, rhos, verdict
 from t2ikit.evaluation.tables import ROW, read
 from t2ikit.laws.intervals import spearman
 from t2ikit.results import WAY, Results, largest_set
@@ -192,10 +192,8 @@ def instead(points: pd.DataFrame, tier: str) -> list[Verdict]:
     """Whether what needs no images ranks the runs of `without_sampling` as TIFA does, those of one length too."""
     rows = []
     for name, sign in (("caption_gap", 1), ("information", 1), ("flip_accuracy", 1), ("val_loss", -1)):
-        both = points[["step", "tifa", name]].dropna()
-        of_length = [of for _, of in both.groupby("step") if len(of) >= 3]
-        within = [sign * spearman(of["tifa"].to_numpy(), of[name].to_numpy())["rho"] for of in of_length]
+        both = points.assign(**{name: sign * points[name]})[["step", "tifa", name]].dropna()
         says = f"{'' if sign > 0 else '−'}{name} ranks runs as TIFA does"
-        row = ranked("TIFA", says, both["tifa"].to_numpy(), sign * both[name].to_numpy(), tier)
-        rows.append(held_within(row, within, "lengths"))
+        row = ranked("TIFA", says, both["tifa"].to_numpy(), both[name].to_numpy(), tier)
+        rows.append(held_within(row, rhos((of for _, of in both.groupby("step")), "tifa", name), "lengths"))
     return rows

@@ -137,6 +137,28 @@ def test_alignment_is_held_against_tifa_on_the_prompts_that_most_runs_have(rows)
     assert metrics.final(metrics.joined(pd.DataFrame(made), rows))["value"].tolist() == [0.4]
 
 
+def test_a_run_that_goes_on_keeps_the_point_of_its_last_scored_step(rows):
+    """A short run of a rate sweep, scored, and then trained further."""
+    points = metrics.without_sampling(
+        metrics.joined(pd.DataFrame([score("r-b1", "tifa", 0.4, step=50)]), rows), rows.curves
+    )
+    assert points[["step", "caption_gap"]].to_numpy().tolist() == [[50, 1]]
+
+
+def test_length_alone_is_no_agreement():
+    """Two lengths apart in both scores, and at odds within each."""
+    tifa = np.array([1, 2, 3, 4, 5, 11, 12, 13, 14, 15]) / 20
+    gap = np.array([5, 4, 3, 2, 1, 15, 14, 13, 12, 11]) / 1000
+    points = pd.DataFrame({"step": [400] * 5 + [1600] * 5, "tifa": tifa, "caption_gap": gap, "val_loss": -tifa})
+    points = points.assign(information=tifa, flip_accuracy=0.5)
+    found = pd.DataFrame(metrics.instead(points, "tiny")).set_index("claim")
+    found.index = found.index.str.split().str[0]
+    assert found.loc["caption_gap", "verdict"] == "undecided" and found.loc["caption_gap", "needs"] is None
+    assert found.loc["caption_gap", "why"] == "within lengths rho is -1.00 to -1.00"
+    assert (found.loc[["information", "−val_loss"], "verdict"] == "reproduced").all()
+    assert "all values of one are equal" in found.loc["flip_accuracy", "why"]
+
+
 def test_runs_are_paired_prompt_by_prompt():
     rows = metrics.paired(studies.RESULTS, read_committed(studies.RESULTS))
     assert {"tifa", "contrastive-v1"} <= set(rows["metric"]) and (rows["backbone"] != rows["less"]).all()

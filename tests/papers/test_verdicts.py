@@ -69,4 +69,7 @@ def test_a_table_says_how_much_has_not_been_measured_and_on_which_world():
     assert "b is ahead" not in text and "2 of 3 comparisons have not been measured yet." in text
     assert so_far(table([none])).strip() == "1 of 1 comparisons have not been measured yet."
     assert "yet" not in so_far(table([one]))
-    assert summary(table([one, none])) == "S4 reproduced" and summary(table([none])) == "–"
+    assert summary(table([one, none])) == "S4 reproduced (1 of 2 parts measured)" and summary(table([none])) == "–"
+    unfit = verdict("S6", "c falls", "tiny", "> 0", why="a line needs three backbones in each series")
+    assert "a line needs three" in so_far(table([unfit])) and "yet" not in so_far(table([unfit]))
+    assert summary(table([unfit])) == "S6 undecided"
