@@ -317,6 +317,8 @@ def test_charts_say_what_they_show():
     }  # fmt: skip
     for text, chart in drawn.items():
         assert text in json.dumps(chart.to_dict())
+    (dash,) = [m for m in (layer["mark"] for layer in drawn["95%"].to_dict()["layer"]) if m.get("shape") == "stroke"]
+    assert dash["filled"] is False  # the theme fills points, and a filled line shows nothing
     few = replace(OURS, fit=None, why="too few")
     assert "N (parameters)" in json.dumps(plots.parabolas([few]).to_dict())
 
