@@ -147,7 +147,9 @@ def against_prediction(p: Profile, held: dict) -> alt.LayerChart:
     ours, law = (base.transform_calculate(kind=f"'{name}'") for name in ("measured", "predicted, 95%"))
     return alt.layer(
         law.mark_rule().encode(y=y("low"), y2="high:Q", color=colour),
-        law.mark_point(shape="stroke", filled=False, size=140, strokeWidth=2).encode(y=y("predicted"), color=colour, tooltip=tips),
+        law.mark_point(shape="stroke", filled=False, size=140, strokeWidth=2).encode(
+            y=y("predicted"), color=colour, tooltip=tips
+        ),
         ours.mark_point(filled=True, size=60).encode(y=y("loss"), color=colour, tooltip=tips),
     ).properties(title=f"Held out: C = {held['C']:.2g} FLOPs")
 
