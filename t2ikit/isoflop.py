@@ -72,6 +72,17 @@ class IsoFlop:
     def at(self, tier: str) -> Grid:
         return self.grids[choose("tier", tier, self.grids)]
 
+    def up_to(self, most: float, tier: str) -> IsoFlop:
+        """This study without its budgets at `tier` above `most` FLOPs: their runs are the first part of the study's
+        own."""
+        grid = self.at(tier)
+        if not (budgets := tuple(c for c in grid.budgets if c <= most)):
+            there = ", ".join(f"{c:g}" for c in grid.budgets)
+            raise UserError(
+                f"{self.name} has no budget of {most:g} FLOPs or less at tier {tier}: choose among {there}."
+            )
+        return replace(self, grids=dict(self.grids) | {tier: replace(grid, budgets=budgets)})
+
     def config(self, backbone: str, tier: str, seed: int = 0, **settings: Any) -> tuple[RunConfig, Budget]:
         """The configuration of one size, with `settings` on top: at the best rate of its sweep; one that was swept on
         another world, or with other captions, batch or resolution, starts from the rate that was best there."""

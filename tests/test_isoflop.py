@@ -235,6 +235,20 @@ def test_a_dry_run_prints_the_grid_and_trains_nothing(home):
     assert not (home / "runs").exists()
 
 
+def test_runs_up_to_a_budget_are_the_first_part_of_the_studys_own():
+    study = studies.CROSSATTN
+    whole = {config: budget for config, budget in study.runs("tiny")}
+    part = study.up_to(1.7e13, "tiny")
+    assert {p.C for p in part.points("tiny")} == {3e12, 7e12, 1.7e13}
+    for config, budget in part.runs("tiny"):
+        longer = whole[config]
+        assert budget.steps <= longer.steps
+        assert budget.eval_at == tuple(step for step in longer.eval_at if step <= budget.steps)
+    assert sum(b.steps for _, b in part.runs("tiny")) < sum(b.steps for b in whole.values())
+    with pytest.raises(UserError, match="no budget of 1e\\+12 FLOPs or less at tier tiny: choose among 3e\\+12, 7e"):
+        study.up_to(1e12, "tiny")
+
+
 def test_an_unknown_study_and_seeds_that_are_none(home):
     unknown = CliRunner().invoke(app, ["study", "fig99"])
     assert isinstance(unknown.exception, UserError) and "Unknown study 'fig99'" in str(unknown.exception)
@@ -242,6 +256,8 @@ def test_an_unknown_study_and_seeds_that_are_none(home):
     assert isinstance(words.exception, UserError) and "--seeds 'a' are no whole numbers" in str(words.exception)
     figure = CliRunner().invoke(app, ["study", "fig03", "--optimum", str(home)])
     assert isinstance(figure.exception, UserError) and "is no isoFLOP study" in str(figure.exception)
+    short = CliRunner().invoke(app, ["study", "fig03", "--up-to", "1e13"])
+    assert isinstance(short.exception, UserError) and "leave --rates, --optimum and --up-to out" in str(short.exception)
     untrained = CliRunner().invoke(app, ["study", "isoflop-incontext-scenes", "--optimum", str(home), "--seeds", "1"])
     assert isinstance(untrained.exception, UserError) and "0 sizes at 3e+12 FLOPs" in str(untrained.exception)
     for options, sentence in (

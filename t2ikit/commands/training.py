@@ -145,6 +145,9 @@ def study(
             help="isoFLOP studies, for more seeds: at each budget only the size that is best in this folder of results."
         ),
     ] = None,
+    up_to: Annotated[
+        float | None, typer.Option(help="isoFLOP studies: only the budgets of at most so many FLOPs.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the grid and its cost, and train nothing.")] = False,
     gpu: Annotated[
         str | None,
@@ -172,13 +175,15 @@ def study(
         return
     chosen = known[choose("study", name, known)]
     along_budgets = isinstance(chosen, IsoFlop)
-    if (rates or optimum) and not along_budgets:
-        raise UserError(f"{name} is no isoFLOP study: leave --rates and --optimum out.")
+    if (rates or optimum or up_to is not None) and not along_budgets:
+        raise UserError(f"{name} is no isoFLOP study: leave --rates, --optimum and --up-to out.")
     if rates and optimum:
         raise UserError("A sweep of rates has no optimum: give either --rates or --optimum.")
     if save and not rates:
         raise UserError("--save keeps a sweep of rates: give --rates too, or --export to keep runs.")
-    numbers = whole_numbers(seeds)
+    numbers, whole = whole_numbers(seeds), chosen
+    if up_to is not None:
+        chosen = chosen.up_to(up_to, tier)
     if rates:
         wanted = chosen.rate_runs(tier, numbers)
     elif optimum:
@@ -193,7 +198,7 @@ def study(
     if export:
         say(f"{results.export(folders, export)} of {len(wanted)} runs are in {export}.")
         if folders and along_budgets and not rates:
-            say(f"The study's points are in {chosen.export_points(export, tier)}.")
+            say(f"The study's points are in {whole.export_points(export, tier)}.")
     if dry_run:
         return
     for folder in folders:
