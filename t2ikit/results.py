@@ -233,15 +233,18 @@ def finished(root: Path) -> list[Path]:
 
 
 def export(folders: Sequence[Path], results: Path) -> int:
-    """Merge runs into `results`; returns how many there were. A run's newer rows replace its older."""
+    """Merge runs into `results`; returns how many there were. A run's newer rows replace its older, unless those go
+    further."""
     if not folders:
         return 0
-    fresh = [read_run(f) for f in folders]
-    for folder in folders:
+    kept = read_committed(results)
+    steps = dict(kept.runs.reindex(columns=["run", "steps"]).itertuples(index=False, name=None))
+    newer = [f for f in folders if row(f)["steps"] >= steps.get(f.name, 0)]
+    fresh = [read_run(f) for f in newer]
+    for folder in newer:
         config = read_json(folder / "config.json") | {"segments": read_lines(folder / "segments.jsonl")}
         write_json(results / "configs" / f"{folder.name}.json", config)
-    replaced = {f.name for f in folders}
-    kept = read_committed(results)
+    replaced = {f.name for f in newer}
     for kind in ("runs", "curves"):
         old = getattr(kept, kind)
         old = old[~old["run"].isin(replaced)].drop(columns="source")

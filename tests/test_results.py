@@ -81,6 +81,17 @@ def test_newer_rows_of_a_run_replace_its_older(folder, tmp_path):
     assert len(curves) == 4
 
 
+def test_a_shorter_run_does_not_replace_a_longer_one(folder, tmp_path):
+    """A run trained again on another machine to a study's smaller budget took the committed row of the larger away."""
+    export(finished(folder), tmp_path / "results")
+    before = contents(tmp_path / "results")
+    row = read_json(folder / "a-0" / "row.json")
+    write_json(folder / "a-0" / "row.json", row | {"steps": 2})
+    write_lines(folder / "a-0" / "log.jsonl", read_lines(folder / "a-0" / "log.jsonl")[:-1])
+    assert export(finished(folder), tmp_path / "results") == 2
+    assert contents(tmp_path / "results") == before
+
+
 def test_no_finished_run_writes_nothing(tmp_path, folder):
     shutil.rmtree(folder / "a-0")
     shutil.rmtree(folder / "b-1")
