@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from papers_repro.dit_laws import claims, compare, predict, profiles
+from papers_repro.dit_laws import claims, compare, floor, predict, profiles
 from papers_repro.dit_laws import scores as dit_scores
 from papers_repro.dit_laws import studies as dit
 from papers_repro.scalability import metrics
@@ -232,6 +232,11 @@ def learning_rates() -> pd.DataFrame:
 
 def shapes() -> pd.DataFrame:
     return verdicts_of(claims.shapes(profiled(dit.WIDTH_DEPTH.name, "shapes of equal N")))
+
+
+def known_floor() -> pd.DataFrame:
+    """The fitted irreducible loss of the enumerated world against the one that can be computed."""
+    return verdicts_of(claims.known(profiled(dit.ENUMERATED.name, "enumerated"), floor.told(floor.read())))
 
 
 def exponents_table() -> str:

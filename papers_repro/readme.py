@@ -79,6 +79,8 @@ VALUES: dict[str, Callable[[], str]] = {
     "D11": lambda: summary(measured.captions()),
     "D17": lambda: summary(measured.shapes()),
     "D10 D11 D17": lambda: so_far(pd.concat([measured.learning_rates(), measured.captions(), measured.shapes()])),
+    "floor": lambda: summary(measured.known_floor()),
+    "known floor": lambda: so_far(measured.known_floor()),
     "D11 crossing": lambda: f"{audited(dit)['crossing FID and FID sparse captions']['at']:.1e}",
     "D15 tokens": lambda: f"{audited(dit)['statement D15a']['computed'] / 1e9:.0f}B",
 }

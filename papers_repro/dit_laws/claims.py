@@ -9,6 +9,7 @@ import pandas as pd
 from papers_repro.dit_laws.compare import held_out
 from papers_repro.dit_laws.profiles import Profile
 from papers_repro.dit_laws.verdicts import (
+    covered,
     crosses,
     exponent,
     falls,
@@ -101,6 +102,11 @@ def shapes(p: Profile) -> list[Verdict]:
 def extrapolation(of: Sequence[Profile], beyond: pd.DataFrame, tier: str) -> list[Verdict]:
     """D5: the largest budget held out, of each profile; and the far run, a row a size of `beyond`."""
     return [*(predicted("D5", p, *held_out(p)) for p in of), *far("D5", beyond, tier)]
+
+
+def known(p: Profile, floor: float | None) -> list[Verdict]:
+    """The known floor: the irreducible loss that the surface fits is the one that can be computed."""
+    return covered(p, floor)
 
 
 def alike(id: str, p: Profile, name: str, other: str) -> Verdict:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -247,25 +246,6 @@ def shapes(table: pd.DataFrame) -> pd.DataFrame:
     """With the depth and width that a rung's name says."""
     found = table["backbone"].astype(str).str.extract(r"-d(\d+)-w(\d+)$").astype(float)
     return table.assign(depth=found[0], width=found[1])
-
-
-def known_floor(study: IsoFlop, tier: str) -> pd.DataFrame:
-    """The lowest possible validation loss on the study's own probe: mean ± standard error over its images; a row a
-    timestep bin, then all."""
-    from t2ikit import floor
-    from t2ikit.probe import make_probe, standard_error
-    from t2ikit.train.setup import resolve
-
-    parts = resolve(study.config(study.at(tier).backbones[0], tier)[0])
-    probe = make_probe(parts.world, parts.config.captions, parts.codec, parts.text, parts.config.probe_images)
-    found = floor.on_probe(parts, probe)  # [images, bins, conditions]
-    names, images = ("not told the caption", "told the caption"), np.arange(len(found))
-    rows: dict[str, dict[str, Any]] = {}
-    for bin, values in [*((f"bin {b}", found[:, b]) for b in range(found.shape[1])), ("all", found.mean(1))]:
-        rows[bin] = {"n": len(images)}
-        for k, name in enumerate(names):
-            rows[bin] |= {name: values[:, k].mean(), f"± {name}": standard_error(values[:, k], images)}
-    return pd.DataFrame(rows).T
 
 
 def surfaces(profiles: Sequence[Profile]) -> pd.DataFrame:
