@@ -29,6 +29,7 @@ CURVE = (
     "caption_gap", "caption_gap_se",
     "flip_accuracy", "flip_accuracy_se",
 )  # fmt: skip
+AGREE = 1e-3  # relative: as close as a run's numbers come when it is trained again
 OF_RUN = ("run", "backbone", "world", "tier", "seed", "loss_space")
 WAY = ["images.loss_space", "images.prompts", "images.steps"]  # scores of images drawn otherwise do not compare
 
@@ -234,7 +235,7 @@ def finished(root: Path) -> list[Path]:
 
 def export(folders: Sequence[Path], results: Path) -> int:
     """Merge runs into `results`; returns how many there were. A run's newer rows replace its older, unless those go
-    further."""
+    further; see also `_elsewhere`."""
     if not folders:
         return 0
     kept = read_committed(results)
@@ -246,10 +247,23 @@ def export(folders: Sequence[Path], results: Path) -> int:
         write_json(results / "configs" / f"{folder.name}.json", config)
     replaced = {f.name for f in newer}
     for kind in ("runs", "curves"):
-        old = getattr(kept, kind)
-        old = old[~old["run"].isin(replaced)].drop(columns="source")
+        of_both = getattr(kept, kind)
+        old = of_both[~of_both["run"].isin(replaced)]
+        if kind == "curves" and fresh:
+            old = pd.concat([old, _elsewhere(of_both, pd.concat([r.curves for r in fresh]))])
+        old = old.drop(columns="source")
         frame = pd.concat([f for f in (old, *(getattr(r, kind) for r in fresh)) if len(f)], ignore_index=True)
         by = ["backbone", "world", "tier", "seed", "run"] + (["step"] if kind == "curves" else [])
         text = frame.sort_values(by, kind="stable").to_csv(index=False, float_format="%.7g")
         write_atomic(results / f"{kind}.csv", text.encode())
     return len(folders)
+
+
+def _elsewhere(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
+    """Of older evaluations those at steps that the run's new ones skip, as of a run that first ended there and was
+    trained again on another machine, as long as both agree within `AGREE` wherever both were made. The seconds stay
+    those of the older training."""
+    both = old.merge(new, on=["run", "loss_space", "step"], suffixes=("", " now"))
+    off = both["run"][(both["val_loss now"] / both["val_loss"] - 1).abs() > AGREE]
+    seen = pd.MultiIndex.from_frame(old[["run", "step"]]).isin(pd.MultiIndex.from_frame(new[["run", "step"]]))
+    return old[old["run"].isin(set(both["run"]) - set(off)) & ~seen]

@@ -92,6 +92,24 @@ def test_a_shorter_run_does_not_replace_a_longer_one(folder, tmp_path):
     assert contents(tmp_path / "results") == before
 
 
+@pytest.mark.parametrize(("off", "steps"), [(1e-5, [2, 3, 4]), (0.01, [2, 4])])
+def test_an_evaluation_that_a_second_training_skips_stays_where_both_agree(folder, tmp_path, off, steps):
+    """A run of a sweep, evaluated where the sweep ended, lost that row when it was trained anew to the full length."""
+    lines = read_lines(folder / "a-0" / "log.jsonl")
+    swept = [{**e, "step": 3} if e["step"] == 4 else e for e in lines]
+    row = read_json(folder / "a-0" / "row.json")
+    write_json(folder / "a-0" / "row.json", row | {"steps": 3})
+    write_lines(folder / "a-0" / "log.jsonl", swept)
+    export(finished(folder), tmp_path / "results")
+    again = [{**e, "val_loss": e["val_loss"] * (1 + off)} if "val_loss" in e else e for e in lines]
+    write_json(folder / "a-0" / "row.json", row)
+    write_lines(folder / "a-0" / "log.jsonl", again)
+    for _ in range(2):
+        export(finished(folder), tmp_path / "results")
+        curves = read_committed(tmp_path / "results").curves
+        assert curves[curves["run"] == "a-0"]["step"].tolist() == steps
+
+
 def test_no_finished_run_writes_nothing(tmp_path, folder):
     shutil.rmtree(folder / "a-0")
     shutil.rmtree(folder / "b-1")
