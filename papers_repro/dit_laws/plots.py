@@ -154,6 +154,38 @@ def against_prediction(p: Profile, held: dict) -> alt.LayerChart:
     ).properties(title=f"Held out: C = {held['C']:.2g} FLOPs")
 
 
+def further(p: Profile, beyond: pd.DataFrame) -> alt.LayerChart | None:
+    """The points of a study against compute, and beyond them what the surface and the power law foretold of each row of
+    `compare.predict`, with 95% intervals side by side, and what was measured there; None where nothing was foretold."""
+    import altair as alt
+
+    kinds = {"surface, 95%": ("predicted", "low", "high"), "power law, 95%": tuple(
+        f"power law{end}" for end in ("", " low", " high"))}  # fmt: skip
+    told = [
+        {"kind": kind, "C": at["C (FLOPs)"] * aside} | {k: at[c] for k, c in zip(("y", "low", "high"), of, strict=True)}
+        for at in beyond.to_dict("records")
+        for aside, (kind, of) in zip((0.93, 1.07), kinds.items(), strict=True)
+    ]
+    foretold = pd.DataFrame(told, columns=["kind", "C", "y", "low", "high"]).dropna().astype({"y": float})
+    if foretold.empty:
+        return None
+    measured = beyond.rename(columns={"C (FLOPs)": "C", "measured": p.y}).dropna(subset=[p.y])[["C", p.y]]
+    points = pd.concat([p.table[["C", p.y]].assign(kind="fitted"), measured.assign(kind="measured")])
+    x, title = compute().scale(type="log", nice=False, padding=20), title_of(p.y)
+    colour = alt.Color("kind:N", title=None, sort=["fitted", "measured", *kinds])
+
+    def y(field: str) -> alt.Y:
+        return alt.Y(f"{field}:Q", title=title).scale(type="log", nice=False)
+
+    law = alt.Chart(foretold).encode(x=x, color=colour)
+    tips = [alt.Tooltip(f"{k}:Q", format=".4g") for k in ("y", "low", "high")]
+    return alt.layer(
+        law.mark_rule().encode(y=y("low"), y2="high:Q"),
+        law.mark_point(shape="stroke", filled=False, size=140, strokeWidth=2).encode(y=y("y"), tooltip=tips),
+        alt.Chart(points.astype({p.y: float})).mark_point(filled=True, size=45).encode(x=x, y=y(p.y), color=colour),
+    ).properties(title="Beyond the largest budget")
+
+
 def above_floor(p: Profile, floor: float) -> alt.LayerChart:
     """All points against compute, and the known floor below them, both on a log axis."""
     import altair as alt

@@ -101,6 +101,7 @@ def test_nothing_measured_is_said_and_decides_nothing():
     held, why = compare.held_out(empty)
     assert held is None and why
     beyond = compare.predict(empty, studies.FURTHER, profiles.profile(studies.FURTHER, combine([]), "tiny", "far"))
+    assert plots.further(empty, beyond) is None
     rows = [
         verdicts.interior_minima("D1", empty), verdicts.exponent("D2", empty, "n_opt", "N_opt"),
         verdicts.falls("D3", empty, "loss"), verdicts.predicted("D5", empty, held, why),
@@ -319,6 +320,10 @@ def test_charts_say_what_they_show():
         assert text in json.dumps(chart.to_dict())
     (dash,) = [m for m in (layer["mark"] for layer in drawn["95%"].to_dict()["layer"]) if m.get("shape") == "stroke"]
     assert dash["filled"] is False  # the theme fills points, and a filled line shows nothing
+    for trained in (combine([]), measured(studies.FURTHER)):
+        far = profiles.profile(studies.FURTHER, trained, "tiny", "far")
+        chart = json.dumps(plots.further(OURS, compare.predict(OURS, studies.FURTHER, far)).to_dict())
+        assert "power law, 95%" in chart and ('"kind": "measured"' in chart) == bool(len(far.table))
     few = replace(OURS, fit=None, why="too few")
     assert "N (parameters)" in json.dumps(plots.parabolas([few]).to_dict())
 
