@@ -218,7 +218,7 @@ def test_more_seeds_are_trained_where_the_loss_is_lowest():
         study.optimum_runs(few, "tiny", seeds=(1,))
 
 
-def test_the_far_run_is_foretold_once_and_before_it_is_trained(tmp_path, monkeypatch):
+def test_the_far_run_is_foretold_once_and_before_it_is_trained(home, tmp_path, monkeypatch):
     far = profile_of(studies.FURTHER, "far")
     trained = {"far run": replace(far, table=far.table.iloc[:0])}
     monkeypatch.setattr(predict, "FILE", tmp_path / "predicted.csv")
