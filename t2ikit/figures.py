@@ -56,7 +56,9 @@ def learning_curves(
     drawn = [labels[b] for b in names if b in seeds.index]
     form = ".1e" if x.startswith("flops") else ",d"  # "," alone would give 2e+2
     base = alt.Chart(table).encode(
-        x=alt.X(f"{x}:Q", title=AXES[x], axis=alt.Axis(format=form, tickMinStep=1)).scale(zero=False, padding=8),
+        x=alt.X(f"{x}:Q", title=AXES[x], axis=alt.Axis(format=form, tickMinStep=1)).scale(
+            zero=False, nice=False, padding=8
+        ),
         color=alt.Color("line:N", title=None, sort=domain, legend=alt.Legend(symbolOpacity=1, values=drawn)).scale(
             domain=domain, scheme="tableau10"
         ),

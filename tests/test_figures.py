@@ -1,9 +1,12 @@
 """Figures read rows: means and spreads over seeds, one loss space, a chart that has what the table has."""
 
+import re
+
 import pandas as pd
 import pytest
+import vl_convert
 
-from t2ikit import figures
+from t2ikit import charts, figures
 from t2ikit.errors import UserError
 
 
@@ -72,6 +75,15 @@ def test_a_missing_backbone_leaves_the_others_their_colours():
 
     whole = colours(rows())
     assert colours(rows().query("backbone == 'sdxl-c320'")) == {"sdxl-c320": whole["sdxl-c320"]}
+
+
+def test_no_axis_names_compute_below_zero():
+    """A first point near 0 and round ends to the axis put a tick at −1e13 FLOPs."""
+    charts.use()
+    table = rows().assign(flops_paper=lambda t: t["step"].map({0: 0, 100: 2e12, 200: 1.2e14}))
+    svg = vl_convert.vegalite_to_svg(figures.learning_curves(table, "flops_paper", "val_loss").to_dict())
+    labels = re.findall(r">([^<>]*e[+-]\d+)</text>", svg)
+    assert len(labels) > 3 and all(float(label.replace("\N{MINUS SIGN}", "-")) >= 0 for label in labels), labels
 
 
 def test_two_loss_spaces_are_not_drawn_together():
