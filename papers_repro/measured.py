@@ -92,7 +92,7 @@ def verdict_table(rows: pd.DataFrame, form: str = ".3f") -> str:
 def so_far(rows: pd.DataFrame) -> str:
     """`verdict_table` of what has been measured, and how much has not."""
     lacking = rows["why"] == NOTHING
-    missing = f"\n{lacking.sum()} of {len(rows)} comparisons have not been measured yet.\n" if lacking.any() else ""
+    missing = f"\nNot measured yet: {lacking.sum()} of {len(rows)} comparisons.\n" if lacking.any() else ""
     return ("\n" if lacking.all() else verdict_table(rows[~lacking])) + missing
 
 

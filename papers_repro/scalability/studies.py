@@ -11,7 +11,8 @@ HERE = Path(__file__).parent
 RESULTS, PUBLISHED, PROMPTS = HERE / "results", HERE / "published", HERE / "prompts.json"
 
 FIG03 = Study("fig03", "UNet designs under one setting", ("sd2-c320", "sd2-c512", "sdxl-c320", "ifxl-c512"))
-FIG04A = Study("fig04a", "Width", ("sd2-c320", "sdxl-c128", "sdxl-c192", "sdxl-c320", "sdxl-c384"))
+# SD2 and SDXL come first in each panel of figure 4, so that they have the same colours in all three
+FIG04A = Study("fig04a", "Width", ("sd2-c320", "sdxl-c320", "sdxl-c128", "sdxl-c192", "sdxl-c384"))
 FIG04B = Study(
     "fig04b",
     "Transformer depth",

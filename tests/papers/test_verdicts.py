@@ -66,8 +66,8 @@ def test_a_table_says_how_much_has_not_been_measured_and_on_which_world():
     none = verdict("S5", "b is ahead of c", "tiny", "> 0", why="not measured")
     text = so_far(pd.concat([table([one, none]).assign(world="pictograms"), table([none]).assign(world="–")]))
     assert "a is ahead of b, on pictograms | > 0 | 0.100 (0.050 to 0.150) | 3 | reproduced |" in text
-    assert "b is ahead" not in text and "2 of 3 comparisons have not been measured yet." in text
-    assert so_far(table([none])).strip() == "1 of 1 comparisons have not been measured yet."
+    assert "b is ahead" not in text and "Not measured yet: 2 of 3 comparisons." in text
+    assert so_far(table([none])).strip() == "Not measured yet: 1 of 1 comparisons."
     assert "yet" not in so_far(table([one]))
     assert summary(table([one, none])) == "S4 reproduced (1 of 2 parts measured)" and summary(table([none])) == "–"
     unfit = verdict("S6", "c falls", "tiny", "> 0", why="a line needs three backbones in each series")
