@@ -6,8 +6,10 @@ import functools
 import json
 from collections import Counter
 from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from papers_repro.dit_laws import claims, compare, floor, predict, profiles
@@ -163,7 +165,10 @@ def guidance_table() -> str:
                 f"| metric | guidance | {' | '.join(places.columns)} |",
                 "|---" * (len(places.columns) + 2) + "|",
             ]
-        lines += [f"| {metric} | {g:g} | {' | '.join(f'{v:.3g}' for v in row)} |" for g, row in places.iterrows()]
+        lines += [
+            f"| {metric} | {g:g} | {' | '.join('–' if pd.isna(v) else f'{v:.2g}' for v in row)} |"
+            for g, row in places.iterrows()
+        ]
     return "\n".join(lines) + "\n" if lines else "\nNot swept yet.\n"
 
 
@@ -240,12 +245,24 @@ def known_floor() -> pd.DataFrame:
 
 
 def exponents_table() -> str:
-    """The laws of the in-context study under each way of counting."""
-    lines = ["", "| law ∝ C^ | counting | exponent (95%) | n |", "|---|---|---|---|"]
-    for r in profiles.laws([incontext()]).to_dict("records"):
-        ends = f"{r['low']:.3f} to {r['high']:.3f}"
-        lines.append(f"| {r['law']} | {r['counting']} | {r['exponent']:.3f} ({ends}) | {r['n']} |")
+    """The laws of the in-context study under each way of counting, and under the other losses by the first of them."""
+    tables = [profiles.laws([incontext(y)]).assign(loss=title) for y, title in profiles.LOSSES.items()]
+    rows = pd.concat([tables[0], *(t[t["counting"] == t["counting"].iloc[0]] for t in tables[1:])])
+    lines = ["", "| law ∝ C^ | counting | loss | exponent (95%) | n |", "|---|---|---|---|---|"]
+    for r in rows.to_dict("records"):
+        ends, loss = f"{r['low']:.3f} to {r['high']:.3f}", r["loss"].removesuffix(" (MSE)")
+        lines.append(f"| {r['law']} | {r['counting']} | {loss} | {r['exponent']:.3f} ({ends}) | {r['n']} |")
     return "\n".join(lines) + "\n"
+
+
+def surface_optima() -> str:
+    """Where the surface's optima of the in-context study lie outside the parabolas' intervals."""
+    found = incontext().fit.budgets
+    out = [b for b in found if b.low and not b.low <= b.surface_N_opt <= b.high]
+    told = "; ".join(
+        f"{b.surface_N_opt / 1e3:.0f}k and not {b.low / 1e3:.0f}k to {b.high / 1e3:.0f}k at {b.C:.0e}" for b in out
+    )
+    return f"{len(out)} of {len(found)} budgets{f' ({told})' if out else ''}"
 
 
 def spent() -> str:
@@ -316,6 +333,17 @@ def other_rates() -> str:
     return f"{len(costs)} of the {len(sizes)} sizes would have another best rate{cost}"
 
 
+def wider_sweep() -> str:
+    """What the sweeps of D10 say of the rates in use, which one narrower sweep each chose: the worst of them."""
+    study = dit.LEARNING_RATE
+    sweep = study.sweep(profiles.gather([study], "tiny", live=False, rates=True), "tiny")
+    own = sweep["backbone"].map({b: study.config(b, "tiny")[0].lr for b in sweep["backbone"].unique()})
+    used = sweep[(sweep["lr"] / own - 1).abs() < 1e-3]
+    other, worst = used[used["above"] > 0], used.loc[used["above"].idxmax()]
+    by = f"by up to {worst['above']:.1%} (`{worst['backbone']}`, seed {worst['seed']})"
+    return f"another rate is better in {len(other)} of {len(used)} cases, {by}"
+
+
 def beta2() -> str:
     """The best of the β2 that were tried, where it lies among them, and its lead over the next."""
     table = pd.read_csv(dit.RESULTS / "beta2.csv").sort_values("val_loss_averaged", ignore_index=True)
@@ -375,7 +403,7 @@ def seed_spread() -> str:
     table = figures.final_table(drawn(scalability.ALL).select(world="scenes").curves)
     told = [
         f"`{r['backbone']}` {r['flip_accuracy ±']:.3f} in flip accuracy, {r['val_loss ±'] / r['val_loss']:.1%} in loss "
-        f"(n = {r['seeds']})"
+        f"(n = {r['seeds']}), so that chance alone sets two runs up to {8**0.5 * r['flip_accuracy ±']:.3f} apart"
         for r in table[table["seeds"] > 1].to_dict("records")
     ]
     return "; ".join(told) or "not known yet"
@@ -402,3 +430,22 @@ def rank_correlation() -> float:
     """Spearman's rank correlation of parameters and MACs over the UNets of paper S's Table 1 (claim S21)."""
     unets = counted().query("family != 'PixArt'")
     return spearman(unets["params"].to_numpy(), unets["macs"].to_numpy())["rho"]
+
+
+def lowest_rank_correlation(of: int = 11) -> float:
+    """The lowest over any so many of these UNets: what figure 10 prints are multiples of 1/220, as of 11 models."""
+    unets = counted().query("family != 'PixArt'")[["params", "macs"]].to_numpy()
+    chosen = unets[list(combinations(range(len(unets)), of))].argsort(axis=1).argsort(axis=1)
+    return float(1 - 6 * (np.diff(chosen, axis=2) ** 2).sum(axis=(1, 2)).max() / (of**3 - of))
+
+
+def precision_range() -> str:
+    """How many of the last drawn images of each backbone lie among the real ones."""
+    table = metrics.final(scores()).query("metric == 'precision-efficientnet-lite0'")
+    return f"{table['value'].min():.1%} to {table['value'].max():.1%} of {table['n'].min():,} images"
+
+
+def crossing() -> str:
+    """Where paper D's FID laws of dense and sparse captions cross, and where their rounded exponents leave room."""
+    found = audited(dit)["crossing FID and FID sparse captions"]
+    return f"{found['at']:.1e} FLOPs ({found['low']:.1e} to {found['high']:.1e} by the printed digits)"

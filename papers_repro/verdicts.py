@@ -18,6 +18,8 @@ from t2ikit.laws.intervals import LEVEL, spearman, t_quantile
 
 ORDER = ("id", "claim", "verdict", "paper", "ours", "low", "high", "n", "needs", "tier", "why")
 STRONG = 0.7  # of a rank correlation
+ALIKE = f"rho > {STRONG}"
+POWER = 0.8  # of the n that is said to decide
 NOTHING = "not measured"
 MANY = 10_000  # an n beyond which nobody goes
 Verdict = dict[str, Any]
@@ -56,40 +58,23 @@ def verdict(
 
 
 def needed(value: float, low: float | None, high: float | None, n: int, end: float, lost: int = 1) -> int | None:
-    """The n at which a t interval about the same `value`, of the same scatter, would no longer hold `end`, where the
-    claim begins to fail. lost: degrees of freedom that the estimate takes, 1 a mean, 2 a line."""
+    """The n of which a t interval about the same `value`, of the same scatter, would leave out `end`, where the claim
+    begins to fail, in 8 of 10 trials. lost: degrees of freedom that the estimate takes, 1 a mean, 2 a line."""
     if low is None or high is None or n <= lost or value == end:
         return None
     scatter = (high - low) / 2 * n**0.5 / t_quantile(LEVEL, n - lost)
+
+    def enough(many: int) -> bool:
+        both = t_quantile(LEVEL, many - lost) + t_quantile(2 * POWER - 1, many - lost)
+        return both * scatter / many**0.5 <= abs(value - end)
+
     few, many = n, MANY
-    if t_quantile(LEVEL, many - lost) * scatter / many**0.5 > abs(value - end):
+    if not enough(many):
         return None
     while few < many:
         middle = (few + many) // 2
-        wide = t_quantile(LEVEL, middle - lost) * scatter / middle**0.5 > abs(value - end)
-        few, many = (middle + 1, many) if wide else (few, middle)
+        few, many = (few, middle) if enough(middle) else (middle + 1, many)
     return few
-
-
-def rhos(groups: Iterable[pd.DataFrame], x: str, y: str) -> list[float]:
-    """Spearman's rho of two columns in each group that has one: of three rows or more, not all of one column equal."""
-    found = []
-    for of in groups:
-        with suppress(UserError):
-            found.append(spearman(of[x].to_numpy(float), of[y].to_numpy(float))["rho"])
-    return found
-
-
-def held_within(row: Verdict, within: Sequence[float], groups: str) -> Verdict:
-    """A verdict on ranks with the rank correlations `within` groups of runs that are alike in what else could order
-    them (compute, length): where these are weak in the median, the groups carry the agreement and it is undecided."""
-    if not within:
-        return row
-    why = f"within {groups} rho is {min(within):.2f} to {max(within):.2f}"
-    row = row | {"why": "; ".join(filter(None, [row["why"], why]))}
-    if np.median(within) <= STRONG:  # more runs would not help
-        row |= {"needs": None} | ({"verdict": "undecided"} if row["verdict"] == "reproduced" else {})
-    return row
 
 
 def mean_interval(values: np.ndarray) -> tuple[float | None, float | None]:
@@ -101,20 +86,50 @@ def mean_interval(values: np.ndarray) -> tuple[float | None, float | None]:
 
 
 def ranked(id: str, claim: str, x: np.ndarray, y: np.ndarray, tier: str) -> Verdict:
-    """Two numbers rank runs alike: Spearman's rho with Fisher's interval above `STRONG`; undecided below five runs."""
+    """Two numbers rank runs alike: Spearman's rho with its interval above `STRONG`; undecided below five runs."""
     try:
         found = spearman(x, y)
     except UserError as error:  # fewer than three, or all of one are equal
-        return verdict(id, claim, tier, f"rho > {STRONG}", n=len(x), why=str(error))
-    rho = found["rho"]
+        return verdict(id, claim, tier, ALIKE, n=len(x), why=str(error))
     if len(x) < 5:
         why = f"{len(x)} runs have both (exact p = {found['p']:.2g}): an interval needs five"
-        return verdict(id, claim, tier, f"rho > {STRONG}", rho, n=len(x), why=why)
-    most = 1 - 6 / (len(x) ** 3 - len(x))  # halfway to one swap of neighbours: a perfect order of few is no certainty
-    half = t_quantile(LEVEL, 1e6) * (1.06 / max(len(x) - 3, 1)) ** 0.5  # Fieller, Hartley and Pearson 1957
-    place = np.arctanh(np.clip(rho, -most, most))
-    low, high = (float(np.tanh(place + s * half)) for s in (-1, 1))
+        return verdict(id, claim, tier, ALIKE, found["rho"], n=len(x), why=why)
+    row = _by_fisher(id, claim, tier, _place(found["rho"], len(x)), len(x) - 3, len(x))
+    return row | {"ours": found["rho"]}
+
+
+def ranked_within(
+    id: str, claim: str, groups: Iterable[pd.DataFrame], x: str, y: str, runs: int, tier: str, names: str
+) -> Verdict:
+    """The same within groups (`names`: budgets, lengths) of runs that are alike in what else would order them: the mean
+    of the groups' rho by Fisher's z, weighted by n - 3. `runs` differ: one with a point in several groups counts
+    once."""
+    places, weights = [], []
+    for of in groups:
+        with suppress(UserError):  # all of one are equal
+            if len(of) > 3:
+                places.append(_place(spearman(of[x].to_numpy(float), of[y].to_numpy(float))["rho"], len(of)))
+                weights.append(len(of) - 3)
+    freedom = min(sum(weights), runs - 3)
+    if freedom < 2:
+        return verdict(id, claim, tier, ALIKE, n=runs, why=f"{len(weights)} {names} have four runs or more")
+    row = _by_fisher(id, claim, tier, float(np.average(places, weights=weights)), freedom, runs)
+    return row | {"why": f"rho of the {names} {np.tanh(min(places)):.2f} to {np.tanh(max(places)):.2f}"}
+
+
+def _place(rho: float, n: int) -> float:
+    """Fisher's z of rho: a perfect order of few is no certainty, and counts as halfway to one swap of neighbours."""
+    most = 1 - 6 / (n**3 - n)
+    return float(np.arctanh(np.clip(rho, -most, most)))
+
+
+def _by_fisher(id: str, claim: str, tier: str, place: float, freedom: int, n: int) -> Verdict:
+    """Whether the rank correlation at Fisher's z `place` is above `STRONG`, by Bonett and Wright's (2000) variance of
+    Spearman's, (1 + rho²/2) / (n - 3): a constant one is too small where ranks agree."""
+    rho = float(np.tanh(place))
+    scatter, sides = (1 + rho**2 / 2) ** 0.5, (t_quantile(LEVEL, np.inf), t_quantile(2 * POWER - 1, np.inf))
+    low, high = (float(np.tanh(place + sign * sides[0] * scatter / freedom**0.5)) for sign in (-1, 1))
     apart = abs(place - np.arctanh(STRONG))
-    enough = 3 + 1.06 * (t_quantile(LEVEL, 1e6) / apart) ** 2 if apart else np.inf
+    enough = n - freedom + (sum(sides) * scatter / apart) ** 2 if apart else np.inf
     needs = int(np.ceil(enough)) if enough <= MANY else None
-    return verdict(id, claim, tier, f"rho > {STRONG}", rho, low, high, len(x), (STRONG, 1.0), needs=needs)
+    return verdict(id, claim, tier, ALIKE, rho, low, high, n, (STRONG, 1.0), needs=needs)

@@ -49,7 +49,7 @@ def distance(p: Profile, points: pd.DataFrame) -> list[Verdict]:
     gaps = points.assign(gap=-points["caption_gap"])
     says = "the caption gap ranks the runs as the validation loss does"
     return [
-        interior_minima("D4", p, "at each budget a parabola in log N with an interior minimum"),
+        interior_minima("D4", p, "at each budget its parabola in log N has an interior minimum"),
         falls("D4", p),
         exponent("D4", p, "loss_opt", "FID"),
         alike("D12", p, p.y, "the validation loss"),

@@ -136,7 +136,7 @@ def headline(held: dict | None) -> pd.DataFrame | None:
     names = {
         "C": "C (FLOPs)", "decades_beyond": "decades beyond the others", "fitted_on": "points fitted",
         "points": "points held out", "error": "mean |error| (share)", "covered": "inside the 95% interval (share)",
-        "best_loss": "best loss", "best_predicted": "predicted of that run",
+        "best_loss": "best loss", "best_predicted": "predicted of that size",
         "baseline_last_budget": "baseline: best of the budget before", "skill_over_last_budget": "skill over it",
         "baseline_power_law": "baseline: power law without floor", "skill_over_power_law": "skill over it too",
     }  # fmt: skip

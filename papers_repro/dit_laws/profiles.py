@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from papers_repro.dit_laws import studies
-from papers_repro.verdicts import rhos, tidy
+from papers_repro.verdicts import tidy
 from t2ikit.errors import UserError, choose
 from t2ikit.isoflop import RATE_OF, IsoFlop
 from t2ikit.laws import fit_isoflop, fit_power
@@ -102,16 +102,10 @@ def fitted(study: IsoFlop, table: pd.DataFrame, tier: str, label: str, y: str) -
     return Profile(label, study, tier, table, y, fit, "")
 
 
-def ranks(table: pd.DataFrame, x: str, y: str) -> tuple[np.ndarray, np.ndarray]:
-    """Two columns at the end of each run, for a rank correlation: points of one run are not independent."""
-    ends = table.sort_values("steps").groupby("run").tail(1).reindex(columns=[x, y]).dropna()
-    return ends[x].to_numpy(float), ends[y].to_numpy(float)
-
-
-def ranks_within(table: pd.DataFrame, x: str, y: str) -> list[float]:
-    """Spearman's rho of the two columns at each budget with three sizes or more, where compute carries none of it."""
+def at_budgets(table: pd.DataFrame, x: str, y: str) -> list[pd.DataFrame]:
+    """Two columns at each budget, a row a size, its seeds averaged: where compute carries no rank correlation."""
     of = table.reindex(columns=["C", "backbone", x, y]).dropna().groupby("C")
-    return rhos((sizes.groupby("backbone")[[x, y]].mean() for _, sizes in of), x, y)
+    return [sizes.groupby("backbone")[[x, y]].mean() for _, sizes in of]
 
 
 def say(profiles: Sequence[Profile]) -> None:

@@ -11,8 +11,8 @@ import pandas as pd
 
 from papers_repro.dit_laws import studies
 from papers_repro.dit_laws.compare import COUNTINGS, paired
-from papers_repro.dit_laws.profiles import Profile, ranks, ranks_within
-from papers_repro.verdicts import NOTHING, Verdict, held_within, mean_interval, needed, ranked, verdict
+from papers_repro.dit_laws.profiles import Profile, at_budgets
+from papers_repro.verdicts import NOTHING, Verdict, mean_interval, needed, ranked_within, verdict
 from papers_repro.verdicts import table as table
 from papers_repro.verdicts import tidy as tidy
 from t2ikit import laws
@@ -27,7 +27,7 @@ FLAT = 0.01  # of the loss, around the best rate
 def interior_minima(id: str, p: Profile, claim: str = "") -> Verdict:
     """D1, and D7–D9 of another family or resolution: the share of budgets with a vertex inside the grid and a curvature
     whose interval excludes 0; reproduced from 4 of 5 on, contradicted where in as many the interval lies below 0."""
-    claim = claim or "at each budget the loss is a parabola in log N with an interior minimum"
+    claim = claim or "at each budget the loss's parabola in log N has an interior minimum"
     found = p.fit.budgets if p.fit else []
     good = [b for b in p.usable if b.low is not None]
     row = verdict(id, f"{p.label}: {claim}", p.tier, "every budget", len(good) / len(found) if found else None)
@@ -182,9 +182,10 @@ def far(id: str, beyond: pd.DataFrame, tier: str) -> list[Verdict]:
 
 
 def ranks_alike(id: str, claim: str, table: pd.DataFrame, x: str, y: str, tier: str) -> Verdict:
-    """D3, D12: the ends of the runs rank alike by `x` and `y`; undecided where they do not, in the median, within
-    budgets, for compute alone then carries it."""
-    return held_within(ranked(id, claim, *ranks(table, x, y), tier), ranks_within(table, x, y), "budgets")
+    """D3, D12: sizes rank alike by `x` and `y` within budgets: over all points compute alone would carry it."""
+    groups = at_budgets(table, x, y)
+    sizes = len(set().union(*(of.index for of in groups)))
+    return ranked_within(id, claim, groups, x, y, sizes, tier, "budgets")
 
 
 def flat_rate(id: str, sweep: pd.DataFrame, own: dict[str, float], tier: str) -> list[Verdict]:

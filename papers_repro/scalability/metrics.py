@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from papers_repro.verdicts import NOTHING, STRONG, Verdict, held_within, ranked, rhos, verdict
+from papers_repro.verdicts import ALIKE, NOTHING, Verdict, ranked, ranked_within, verdict
 from t2ikit.evaluation.tables import ROW, read
 from t2ikit.laws.intervals import spearman
 from t2ikit.results import WAY, Results, largest_set
@@ -113,29 +113,24 @@ def stable(table: pd.DataFrame, tier: str) -> list[Verdict]:
         both = places[["tifa", other]].dropna()
         rows.append(ranked("S24", f"{other} ranks backbones as TIFA does", *both.to_numpy().T, tier))
     why = NOTHING
-    return rows or [verdict("S24", "metrics rank backbones alike", tier, f"rho > {STRONG}", why=why)]
+    return rows or [verdict("S24", "metrics rank backbones alike", tier, ALIKE, why=why)]
 
 
 def early(table: pd.DataFrame, tier: str, metric: str = "tifa", guidance: float = GUIDANCE) -> list[Verdict]:
     """S32: scores at each earlier step rank the backbones as the last step does; both of images drawn alike, in the way
-    that most backbones were."""
+    that gives most backbones at that step."""
     table = table[(table["metric"] == metric) & np.isclose(table["images.guidance"].astype(float), guidance)]
-    claim, found = "{} at step {:,} ranks backbones as at the end", {}
-    for way, of in table.groupby(WAY):
+    found: dict[int, pd.DataFrame] = {}
+    for _, of in table.groupby(WAY):
         wide = of.groupby(["backbone", "step"])["value"].mean().unstack("step")
         end = of[of["step"] == of["steps"]].groupby("backbone")["value"].mean()
-        for step in sorted(of.loc[of["step"] < of["steps"], "step"].unique()):
+        for step in of.loc[of["step"] < of["steps"], "step"].unique():
             both = pd.DataFrame({"then": wide[step], "end": end}).dropna()
-            if len(both) > 2:
-                found[way, step] = both
-    most = max(map(len, found.values()), default=0)
-    ways = {way: sum(w == way for w, _ in found) for (way, _), both in found.items() if len(both) == most}
-    best = max(ways, key=lambda way: ways[way], default=None)
-    rows = [
-        ranked("S32", claim.format(metric, step), *both.to_numpy().T, tier)
-        for (way, step), both in found.items() if way == best
-    ]  # fmt: skip
-    return rows or [verdict("S32", f"{metric} ranks backbones early", tier, f"rho > {STRONG}", why=NOTHING)]
+            if len(both) > max(2, len(found.get(step, ()))):
+                found[step] = both
+    claim = "{} at step {:,} ranks backbones as at the end"
+    rows = [ranked("S32", claim.format(metric, step), *found[step].to_numpy().T, tier) for step in sorted(found)]
+    return rows or [verdict("S32", f"{metric} ranks backbones early", tier, ALIKE, why=NOTHING)]
 
 
 def guidances(table: pd.DataFrame, metric: str = "tifa") -> pd.DataFrame:
@@ -164,14 +159,17 @@ def guidance_chart(table: pd.DataFrame, metric: str, order: Sequence[str]) -> al
 
 
 def guidance_ranks(table: pd.DataFrame, metric: str = "tifa") -> pd.DataFrame:
-    """A row a guidance: each backbone's place, and the rank correlation with the places at the paper's guidance."""
+    """A row a guidance: each backbone's place, and the rank correlation with the places at the paper's guidance, with
+    its exact p (t2ikit.laws.intervals.spearman)."""
     wide = guidances(table, metric).groupby(["images.guidance", "backbone"])["value"].mean().unstack("backbone")
     places = wide.rank(axis="columns", ascending=metric.startswith(LESS))
     if GUIDANCE not in places.index or places.shape[1] < 3:
         return places
     against = places.loc[GUIDANCE].to_numpy()
-    rho = [spearman(row.to_numpy(), against)["rho"] for _, row in places.iterrows()]
-    return places.assign(**{f"rho with {GUIDANCE:g}": rho})
+    others = places.drop(index=GUIDANCE)
+    found = [spearman(row.to_numpy(), against) for _, row in others.iterrows()]
+    told = pd.DataFrame(found, index=others.index)[["rho", "p"]]
+    return places.join(told.rename(columns={"rho": f"rho with {GUIDANCE:g}", "p": "exact p"}))
 
 
 def without_sampling(table: pd.DataFrame, curves: pd.DataFrame, guidance: float = GUIDANCE) -> pd.DataFrame:
@@ -189,11 +187,12 @@ def without_sampling(table: pd.DataFrame, curves: pd.DataFrame, guidance: float 
 
 
 def instead(points: pd.DataFrame, tier: str) -> list[Verdict]:
-    """Whether what needs no images ranks the runs of `without_sampling` as TIFA does, those of one length too."""
+    """Whether what needs no images ranks the runs of `without_sampling` as TIFA does, among those of one length: over
+    all of them length alone would carry it."""
     rows = []
     for name, sign in (("caption_gap", 1), ("information", 1), ("flip_accuracy", 1), ("val_loss", -1)):
         both = points.assign(**{name: sign * points[name]})[["step", "tifa", name]].dropna()
         says = f"{'' if sign > 0 else '−'}{name} ranks runs as TIFA does"
-        row = ranked("TIFA", says, both["tifa"].to_numpy(), both[name].to_numpy(), tier)
-        rows.append(held_within(row, rhos((of for _, of in both.groupby("step")), "tifa", name), "lengths"))
+        groups = [of for _, of in both.groupby("step")]
+        rows.append(ranked_within("TIFA", says, groups, "tifa", name, len(both), tier, "lengths"))
     return rows

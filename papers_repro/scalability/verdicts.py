@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.stats import linregress
 
 from papers_repro.verdicts import NOTHING, Verdict, mean_interval, needed, table, verdict
 from papers_repro.verdicts import tidy as tidy
@@ -101,20 +100,26 @@ class Slope:
 
     def __call__(self, curves: pd.DataFrame, score: str = SCORE) -> Verdict:
         """The verdict from `curves` of one world, which have N: last scores, a backbone's seeds averaged, on a line in
-        log N each; the interval of the slopes' difference is by the scatter about the lines (Welch's t)."""
+        log N each, both through one value at the backbone that the two series share. The interval of the slopes'
+        difference is by the scatter about the lines, in which the chance of training is."""
         head = (self.id, f"{self.says} ({score} a doubling)", tier_of(curves), "> 0")
         ends = curves.sort_values("step").groupby("run").tail(1).astype({"N": float, score: float})
         ends = ends.groupby("backbone")[["N", score]].mean()
-        series = [ends.loc[ends.index.isin(names)] for names in (self.first, self.second)]
-        n = sum(map(len, series))
-        if min(map(len, series)) < 3:
-            return verdict(*head, n=n, why="a line needs three backbones in each series")
-        lines = [linregress(np.log2(s["N"]), s[score]) for s in series]
-        error = np.hypot(*(line.stderr for line in lines))
-        freedom = error**4 / sum(line.stderr**4 / (len(s) - 2) for line, s in zip(lines, series, strict=True))
-        difference, half = lines[0].slope - lines[1].slope, t_quantile(LEVEL, freedom) * error
-        ends = difference - half, difference + half
-        return verdict(*head, difference, *ends, n, (0, np.inf), needs=needed(difference, *ends, n, 0, lost=4))
+        both = [b for b in self.first if b in self.second]
+        of = ends.loc[ends.index.isin([*self.first, *self.second])]
+        alone = [of.index.isin(names) & ~of.index.isin(both) for names in (self.first, self.second)]
+        if not of.index.isin(both).any() or min(mask.sum() for mask in alone) < 2:
+            return verdict(*head, n=len(of), why="a line needs three backbones in each series")
+        doublings = np.log2(of["N"] / of.loc[of.index.isin(both), "N"].mean())
+        design = np.stack([np.ones(len(of)), *(doublings * mask for mask in alone)], axis=1)
+        solved, freedom = np.linalg.pinv(design) @ of[score].to_numpy(), len(of) - 3
+        noise = float(np.sum((of[score] - design @ solved) ** 2)) / freedom
+        contrast = np.array([0, 1, -1])
+        error = float(noise * contrast @ np.linalg.inv(design.T @ design) @ contrast) ** 0.5
+        difference, half = float(contrast @ solved), t_quantile(LEVEL, freedom) * error
+        low, high = difference - half, difference + half
+        needs = needed(difference, low, high, len(of), 0, lost=3)
+        return verdict(*head, difference, low, high, len(of), (0, np.inf), needs=needs)
 
 
 FIG03 = (

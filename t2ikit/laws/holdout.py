@@ -7,7 +7,7 @@ import numpy as np
 
 from t2ikit.errors import UserError
 from t2ikit.laws.intervals import LEVEL
-from t2ikit.laws.isoflop import group_budgets
+from t2ikit.laws.isoflop import group_budgets, mean_by_size
 from t2ikit.laws.power import fit_power
 from t2ikit.laws.surface import SurfaceFit, fit_surface
 
@@ -23,9 +23,9 @@ def hold_out_largest(
     """Fit the surface without the largest budget (points within 10% of each other in C) and predict its points.
 
     Returns error (mean |predicted/actual - 1|), the share of points the prediction interval covers, and for the best
-    run of that budget the skill 1 - |error|/|baseline's error| over two baselines: the best loss of the budget before,
-    and a power law without floor through the best loss of each of three or more earlier budgets. Only points smaller
-    in C are used.
+    size of that budget the skill 1 - |error|/|baseline's error| over two baselines: the best loss of the budget before,
+    and a power law without floor through the best loss of each of three or more earlier budgets. The best is by size,
+    its seeds averaged: the best seed of many is a lucky one. Only points smaller in C are used.
     """
     N, D, loss = (np.asarray(values, float).ravel() for values in (N, D, loss))
     c = 6 * N * D if C is None else np.asarray(C, float).ravel()
@@ -35,10 +35,11 @@ def hold_out_largest(
         raise UserError("All points are of one budget (C within 10%): nothing is left to predict; add budgets.")
     out = labels == last
     fit = fit_surface(N[~out], D[~out], loss[~out], runs=None if runs is None else runs[~out], resamples=0)
-    best = int(np.flatnonzero(out)[np.argmin(loss[out])])
-    actual, predicted = float(loss[best]), float(fit.huber.predict(N[best], D[best]))
     budgets = np.array([np.exp(np.log(c[labels == k]).mean()) for k in range(last + 1)])
-    earlier = np.array([loss[labels == k].min() for k in range(last)])
+    *earlier, actual = (float(mean_by_size(N[labels == k], loss[labels == k])[1].min()) for k in range(last + 1))
+    sizes, mean = mean_by_size(N[out], loss[out])
+    best = out & (N == sizes[np.argmin(mean)])
+    predicted = float(fit.huber.predict(N[best], D[best]).mean())
     curve = None
     if last >= 3:  # a baseline claims no interval: it needs fewer budgets than a law
         line = np.polyfit(np.log(budgets[:-1]), np.log(earlier), 1)
@@ -46,8 +47,8 @@ def hold_out_largest(
     return _predict(fit, N[out], D[out], loss[out]) | {
         "C": float(budgets[-1]), "decades_beyond": float(np.log10(c[out].min() / c[~out].max())),
         "best_loss": actual, "best_predicted": predicted,
-        "baseline_last_budget": float(earlier[-1]), "baseline_power_law": curve,
-        "skill_over_last_budget": skill(predicted, float(earlier[-1]), actual),
+        "baseline_last_budget": earlier[-1], "baseline_power_law": curve,
+        "skill_over_last_budget": skill(predicted, earlier[-1], actual),
         "skill_over_power_law": None if curve is None else skill(predicted, curve, actual),
     }  # fmt: skip
 

@@ -78,6 +78,12 @@ def group_budgets(C: np.ndarray, tolerance: float = 0.1) -> np.ndarray:
     return labels
 
 
+def mean_by_size(N: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The different N in order and the mean of `values` at each."""
+    sizes, which = np.unique(N, return_inverse=True)
+    return sizes, np.bincount(which, values) / np.bincount(which)
+
+
 def fit_isoflop(
     C: np.ndarray,  # FLOPs, [n]
     N: np.ndarray,  # parameters, [n]
@@ -93,9 +99,11 @@ def fit_isoflop(
 ) -> IsoflopFit:
     """Parabolas of the loss in log10 N, one for each group of points of equal C (within 10%), and their laws.
 
-    A vertex is the ratio -c1/2c2 of two Gaussian estimates, so Fieller's interval is exact for a true parabola; it is
-    None (unbounded) when the curvature's interval includes 0. Parabolas are biased where α ≠ β or the grid is off
-    centre: compare `surface`. Raises UserError for fewer than five points, or when no budget has three sizes.
+    Seeds of one size are averaged first: what keeps the size off the parabola is common to them, so that a second seed
+    is no second point. A vertex is the ratio -c1/2c2 of two Gaussian estimates, so Fieller's interval is exact for a
+    true parabola; it is None (unbounded) when the curvature's interval includes 0. Parabolas are biased where α ≠ β or
+    the grid is off centre: compare `surface`. Raises UserError for fewer than five points, or when no budget has three
+    sizes.
     """
     labels = None if runs is None else 1 + np.unique(np.asarray(runs).astype(str), return_inverse=True)[1]
     columns = {"C": C, "N": N, "loss": loss, "D": D, "steps": steps, "runs": labels}
@@ -134,19 +142,19 @@ def _budget(C, N, D, loss, trained, min_steps: int) -> Budget:
     if not trained.all():
         flags.append(f"{int((~trained).sum())} point(s) below {min_steps} steps left out")
     N, D, loss = N[trained], D[trained], loss[trained]
-    sizes = len(np.unique(N))
-    if sizes < FEWEST_SIZES:
+    sizes, mean = mean_by_size(N, loss)
+    if len(sizes) < FEWEST_SIZES:
         flags.append("fewer than five sizes")
-    plain = Budget(float(np.exp(np.log(C).mean())), flags, sizes, N, D, loss)
-    if sizes < 3:
+    plain = Budget(float(np.exp(np.log(C).mean())), flags, len(sizes), N, D, loss)
+    if len(sizes) < 3:
         return plain
-    centre = float(np.log10(N).mean())
-    u = np.log10(N) - centre
+    centre = float(np.log10(sizes).mean())
+    u = np.log10(sizes) - centre
     design = np.stack([np.ones_like(u), u, u * u], 1)
     inverse = np.linalg.inv(design.T @ design)
-    c = inverse @ (design.T @ loss)
+    c = inverse @ (design.T @ mean)
     vertex = depth = low = high = covariance = t = None
-    dof, residual = len(u) - 3, loss - design @ c
+    dof, residual = len(u) - 3, mean - design @ c
     if dof > 0:
         covariance, t = inverse * float(residual @ residual) / dof, t_quantile(LEVEL, dof)
     if c[2] <= 0:
@@ -164,7 +172,7 @@ def _budget(C, N, D, loss, trained, min_steps: int) -> Budget:
             if interval is not None:
                 low, high = (float(10 ** np.clip(end + centre, -300, 300)) for end in interval)
     edge = vertex is not None and not u.min() < vertex < u.max()
-    if edge or N[np.argmin(loss)] in (N.min(), N.max()):
+    if edge or np.argmin(mean) in (0, len(mean) - 1):
         flags.append("optimum at the grid's edge")
     return replace(
         plain, N_opt=None if vertex is None or abs(vertex + centre) > 300 else float(10 ** (vertex + centre)),

