@@ -78,11 +78,15 @@ def counted() -> pd.DataFrame:
 def verdict_table(rows: pd.DataFrame, form: str = ".3f") -> str:
     """Verdicts as a table: what is claimed, what we found with its 95% interval and n, the n that would decide an
     undecided one, what else is to be known."""
+
+    def number(value: float) -> str:
+        return f"{value:.3g}" if abs(value) >= 1e5 else f"{value:{form}}"  # FLOPs
+
     lines = ["", "| | claim | claimed | ours (95%) | n | verdict |", "|---|---|---|---|---|---|"]
     for r in rows.astype(object).where(rows.notna(), None).itertuples():
-        ends = f" ({r.low:{form}} to {r.high:{form}})" if r.low is not None and r.high is not None else ""
-        found = "–" if r.ours is None else f"{r.ours:{form}}{ends}"
-        printed = f"{r.paper:{form}}" if isinstance(r.paper, float) else r.paper or "–"
+        ends = f" ({number(r.low)} to {number(r.high)})" if r.low is not None and r.high is not None else ""
+        found = "–" if r.ours is None else f"{number(r.ours)}{ends}"
+        printed = number(r.paper) if isinstance(r.paper, float) else r.paper or "–"
         enough = f" ({int(r.needs):,} would do)" if r.needs else ""
         said = f"{r.verdict}{f': {r.why}' if r.why else ''}"
         world = getattr(r, "world", "scenes")
@@ -323,7 +327,7 @@ def other_rates() -> str:
     """Of how many sizes of the in-context ladder the smoothed training loss would choose another rate, and what the
     rate in use costs by it."""
     rows = pd.read_csv(dit.RESULTS / "rates.csv")
-    rows = rows[rows["backbone"].str.match(r"incontext-d\d")]
+    rows = rows[rows["backbone"].isin(dit.INCONTEXT.at("tiny").backbones) & (rows["world"] == dit.INCONTEXT.world)]
     costs, sizes = [], rows.groupby("backbone")
     for _, of in sizes:
         used, best = of.loc[of["val_loss"].idxmin()], of.loc[of["loss"].idxmin()]

@@ -20,7 +20,9 @@ class Gpu:
 
 
 GPUS: dict[str, Gpu] = {
-    "B200": Gpu(2.25e15, 180e9, "NVIDIA DGX B200 data sheet: 72 PFLOP/s sparse for eight, 1,440 GB"),
+    "B200": Gpu(
+        2.25e15, 180e9, "NVIDIA DGX B200 data sheet: 72 PFLOP/s sparse FP8 for eight, twice sparse bf16; 1,440 GB"
+    ),
     "H200": Gpu(989.4e12, 141e9, "NVIDIA H200 data sheet: 1,979 TFLOP/s sparse"),
     "H100": Gpu(989.4e12, 80e9, "NVIDIA H100 data sheet (SXM): 1,979 TFLOP/s sparse"),
     "H100-PCIe": Gpu(756.5e12, 80e9, "NVIDIA H100 data sheet (PCIe): 1,513 TFLOP/s sparse"),

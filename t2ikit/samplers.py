@@ -47,9 +47,17 @@ def ddim(
 ) -> Tensor:
     """Deterministic DDIM (Song et al. 2021, η = 0): noise [B, C, h, w] → latents [B, C, h, w].
 
-    `null` is the empty caption's condition, batch of one. Paper S samples with 50 steps and guidance 7.5.
+    `null` is the empty caption's condition, batch of one. Paper S samples with 50 steps and guidance 7.5. Timesteps are
+    k·⌊T/steps⌋ + 1: UserError where that leaves out more than a tenth of the noisy end, at which pure noise belongs.
     """
-    _possible("DDIM", steps, objective.scheduler.config.num_train_timesteps - 1, guidance)
+    timesteps = objective.scheduler.config.num_train_timesteps
+    _possible("DDIM", steps, timesteps - 1, guidance)
+    if not _spans(steps, timesteps):
+        near = (next(k for k in range(steps, end, by) if _spans(k, timesteps)) for end, by in ((0, -1), (timesteps, 1)))
+        raise UserError(
+            f"{steps} DDIM steps would start from pure noise at timestep {(steps - 1) * (timesteps // steps) + 1} of "
+            f"{timesteps}: choose {' or '.join(map(str, near))}."
+        )
     scheduler = objective.sampling_scheduler()
     scheduler.set_timesteps(steps)
     x = noise * scheduler.init_noise_sigma
@@ -122,6 +130,11 @@ def _times(name: str, steps: int, guidance: float) -> Iterator[tuple[float, floa
     """The two ends of each step."""
     _possible(name, steps, 10_000, guidance)
     return pairwise(1 - k / steps for k in range(steps + 1))
+
+
+def _spans(steps: int, timesteps: int) -> bool:
+    """Whether so many equal strides of whole timesteps cover nine tenths of them."""
+    return steps * (timesteps // steps) >= 0.9 * timesteps
 
 
 def _possible(name: str, steps: int, most: int, guidance: float) -> None:

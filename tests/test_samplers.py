@@ -161,6 +161,11 @@ def test_steps_out_of_range_are_one_sentence(steps):
         sample(steps=steps)
 
 
+def test_steps_that_would_leave_out_the_noisy_end_are_refused():
+    with pytest.raises(UserError, match="^600 DDIM steps would start .* at timestep 600 of 1000: choose 500 or 900."):
+        sample(steps=600)
+
+
 @pytest.mark.parametrize("method", [euler, heun])
 def test_steps_of_a_flow_that_are_out_of_range_are_one_sentence(method):
     with pytest.raises(UserError, match="^0 (Euler|Heun) steps are not possible: choose 1 to 10000"):

@@ -93,7 +93,7 @@ def test_a_studys_finished_runs_alone_are_exported(home, tmp_path, monkeypatch):
     train_apart([STUDY.runs("smoke")[0], preset("sd2-c320", tier="smoke", steps=2, lr=3e-4)], home / "runs", workers=2)
     line = ["study", "two", "--tier", "smoke", "--dry-run", "--gpu", "H100", "--export", str(tmp_path / "out")]
     done = CliRunner().invoke(cli.app, line)
-    assert done.exit_code == 0 and "1 of 2 runs are in" in done.stderr
+    assert done.exit_code == 0 and "1 of 2 runs, those trained here, are in" in done.stderr
     assert read_committed(tmp_path / "out").runs["lr"].tolist() == [STUDY.runs("smoke")[0][0].lr]
 
 

@@ -196,7 +196,7 @@ def study(
     root = home() / "runs"
     folders = [f for f in trained(wanted, root) if f] if dry_run else train_apart(wanted, root)
     if export:
-        say(f"{results.export(folders, export)} of {len(wanted)} runs are in {export}.")
+        say(f"{results.export(folders, export)} of {len(wanted)} runs, those trained here, are in {export}.")
         if folders and along_budgets and not rates:
             say(f"The study's points are in {whole.export_points(export, tier)}.")
     if dry_run:

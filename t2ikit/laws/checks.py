@@ -102,9 +102,10 @@ def _influence(fit: PowerFit) -> list[dict]:
     """The point whose removal moves the exponent most, by the exact leave-one-out formula of a log-log line."""
     if fit.offset is not None or fit.residuals != "log" or fit.n <= 5:
         return []
-    u, residual = np.log(fit.x) - fit.centre, np.log(fit.y / fit.predict(fit.x))
-    leverage = 1 / fit.n + u**2 / np.sum(u**2)
-    shift = -u * residual / (np.sum(u**2) * np.maximum(1 - leverage, 1e-9))
+    u, residual, w = np.log(fit.x) - fit.centre, np.log(fit.y / fit.predict(fit.x)), fit.curvature.problem.weights
+    u = u - np.average(u, weights=w)
+    leverage = w * (1 / np.sum(w) + u**2 / np.sum(w * u**2))
+    shift = -w * u * residual / (np.sum(w * u**2) * np.maximum(1 - leverage, 1e-9))
     worst = int(np.argmax(np.abs(shift)))
     if abs(shift[worst]) < 0.25 * (fit.high - fit.low):
         return []

@@ -3,6 +3,8 @@ leave one model out; with the interval's verdict and the skill over two baseline
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from t2ikit.errors import UserError
@@ -19,6 +21,7 @@ def hold_out_largest(
     *,
     C: np.ndarray | None = None,  # FLOPs, [n]; None = 6ND
     runs: np.ndarray | None = None,
+    weights: np.ndarray | None = None,  # [n] relative precisions
 ) -> dict:
     """Fit the surface without the largest budget (points within 10% of each other in C) and predict its points.
 
@@ -34,7 +37,8 @@ def hold_out_largest(
     if last < 1:
         raise UserError("All points are of one budget (C within 10%): nothing is left to predict; add budgets.")
     out = labels == last
-    fit = fit_surface(N[~out], D[~out], loss[~out], runs=None if runs is None else runs[~out], resamples=0)
+    shared, precision = (None if v is None else np.asarray(v)[~out] for v in (runs, weights))
+    fit = fit_surface(N[~out], D[~out], loss[~out], runs=shared, weights=precision, resamples=0)
     budgets = np.array([np.exp(np.log(c[labels == k]).mean()) for k in range(last + 1)])
     *earlier, actual = (float(mean_by_size(N[labels == k], loss[labels == k])[1].min()) for k in range(last + 1))
     sizes, mean = mean_by_size(N[out], loss[out])
@@ -64,11 +68,19 @@ def leave_one_model_out(N: np.ndarray, D: np.ndarray, loss: np.ndarray) -> list[
     return results
 
 
-def hold_out_power(x: np.ndarray, y: np.ndarray, *, offset: bool = False) -> dict:
+def hold_out_power(
+    x: np.ndarray,  # [n]
+    y: np.ndarray,  # [n]
+    *,
+    weights: np.ndarray | None = None,
+    runs: np.ndarray | None = None,
+    **options: Any,  # of `fit_power`
+) -> dict:
     """The same for a power law: fit without the largest x and predict it."""
     x, y = np.asarray(x, float).ravel(), np.asarray(y, float).ravel()
     out = x == x.max()
-    fit = fit_power(x[~out], y[~out], offset=offset)
+    precision, shared = (None if v is None else np.asarray(v)[~out] for v in (weights, runs))
+    fit = fit_power(x[~out], y[~out], weights=precision, runs=shared, **options)
     low, high = fit.band(float(x.max()), new_point=True)
     predicted, actual = float(fit.predict(x.max())), y[out]
     last = float(y[~out][x[~out] == x[~out].max()].mean())

@@ -16,6 +16,7 @@ from t2ikit.laws.result import Result, finding, shown
 from t2ikit.laws.surface import SurfaceFit, fit_surface
 
 FEWEST_SIZES = 5
+WIDEST = 1.3  # from the least to the most compute of one budget
 MIN_STEPS = 1000  # a size that never left its warm-up fakes the right arm of a parabola
 
 
@@ -112,6 +113,11 @@ def fit_isoflop(
     steps = np.full(len(C), min_steps) if steps is None else steps
     trained, labels = steps >= min_steps, group_budgets(C)
     groups = [labels == k for k in range(labels.max() + 1)]
+    for group in groups:
+        if C[group].max() > WIDEST * C[group].min():
+            ends = f"{C[group].min():.2g} to {C[group].max():.2g}"
+            raise UserError(f"C runs from {ends} FLOPs in steps below 10%, so no budget ends: keep the points of "
+                            "a few budgets, or fit `surface`.")  # fmt: skip
     most = max(len(np.unique(N[group])) for group in groups)
     if most < 3:
         raise UserError(f"No budget has three model sizes ({len(groups)} budgets of at most {most}): a parabola needs "

@@ -10,7 +10,7 @@ from t2ikit.errors import UserError, choose
 from t2ikit.laws import batch, checks
 from t2ikit.laws.intervals import LEVEL, exp, t_quantile
 from t2ikit.laws.points import prepare
-from t2ikit.laws.profile import ROBUST_FROM, Curvature, Problem, best_fit
+from t2ikit.laws.profile import ROBUST_FROM, Curvature, Problem, backed, best_fit
 from t2ikit.laws.result import Result, shown
 
 LEAST_POINTS = 5
@@ -123,7 +123,7 @@ def fit_power(
         high=None if low is None else -low, offset_interval=floor, n=len(x), residuals=residuals, level=LEVEL,
         coefficient_interval=tuple(exp(end) for end in bent.wald(np.array([1, 0, 0, centre, 0.0]))),
         interval_method=METHODS[bent.kind],
-        claimed=not offset if clusters is not None else not bent.uneven or len(x) >= ROBUST_FROM,
+        claimed=not offset if clusters is not None else backed(bent) and (not bent.uneven or len(x) >= ROBUST_FROM),
         x_label=x_label, y_label=y_label, x=x, y=y, curvature=bent, centre=centre,
     )  # fmt: skip
     fit.audit.extend(checks.of_power(fit))

@@ -23,6 +23,7 @@ from t2ikit.laws.intervals import (
 # and the profile holds where the noise is even; from here on the sandwich holds either way. Raw residuals of noise in
 # proportion to the loss are uneven from the start.
 ROBUST_FROM, ROBUST_FROM_RAW = 120, 16
+WIDE = np.log(100)  # an interval of log E that spans more is no linear one: E is profiled
 
 
 @dataclass(frozen=True)
@@ -169,6 +170,8 @@ def best_fit(
         bent = curvature(problem, fits.theta[best], float(fits.objective[best]))
         if bent.kind != "profile":
             found, better = {j: bent.wald(np.eye(5)[j]) for j in indices}, None
+            if 2 in found and not found[2][1] - found[2][0] < WIDE:
+                found[2] = profile(bent, [2])[0].get(2, (None, None))
         else:
             found, better = profile(bent, indices)
         if better is None:
@@ -177,13 +180,33 @@ def best_fit(
     return bent, found, bool(fits.converged[best])
 
 
+def vanished(bent: Curvature) -> bool:
+    """Whether the fit has driven its floor E to nought: to less than a millionth of the smallest loss."""
+    return bool(bent.problem.free[2]) and bent.theta[2] < np.log(1e-6 * bent.problem.loss.min())
+
+
+def backed(bent: Curvature) -> bool:
+    """Whether the intervals know of all parameters: linear ones know nothing of a floor that has vanished."""
+    return bent.kind == "profile" or not vanished(bent)
+
+
+def lower(one: batch.Rows, other: batch.Rows) -> batch.Rows:
+    """Row by row the fit of the lower objective."""
+    better = other.objective < one.objective
+    pick = {name: np.where(better.reshape(-1, *[1] * (np.ndim(a) - 1)), b, a)
+            for (name, a), b in zip(vars(one).items(), vars(other).values(), strict=True)}  # fmt: skip
+    return batch.Rows(**pick)
+
+
 def profile(
     bent: Curvature, indices: list[int]
 ) -> tuple[dict[int, tuple[float | None, float | None]], np.ndarray | None]:
     """Where the objective, minimised over the other parameters, rises by F(1, dof)'s quantile: {index: (low, high)}.
 
     None for a side on which it never does. The second value is a lower point met on the way: a better start. All
-    sides are searched together: steps outward until the rise is too large, then by the chord of its root.
+    sides are searched together: steps outward until the rise is too large, then by the chord of its root. A floor that
+    has vanished has no gradient that would bring it back: the others are profiled from a floor well above nought too,
+    and its own upper end is searched for below the largest loss.
     """
     problem, theta = bent.problem, bent.theta
     t = t_quantile(LEVEL, problem.dof)
@@ -193,6 +216,12 @@ def profile(
     column, sign = np.repeat(indices, 2), np.tile([-1.0, 1.0], len(indices))
     at = sign * t * np.array([max(np.sqrt(bent.variance(np.eye(5)[j])[0]), 1e-6) for j in column])
     limit = np.where(column == 2, 40.0, 6.0)  # log E may fall to e^-40, an exponent to ± 6
+    least, most = (float(np.log(end)) - theta[2] for end in (problem.loss.min(), problem.loss.max()))
+    rising = (column == 2) & (sign > 0)
+    limit[rising] = max(most, 0.0)
+    gone = vanished(bent)
+    below = least - 6 if gone else max(least, most / 2)
+    at = np.where(rising & (at > most), below, sign * np.minimum(np.abs(at), limit / 2))
     narrow = 1e-7 * np.abs(at)
     near, near_rise, warm = np.zeros(len(at)), np.zeros(len(at)), np.tile(theta, (len(at), 1))
     far, far_rise, answer = (np.full(len(at), np.nan) for _ in range(3))
@@ -202,7 +231,11 @@ def profile(
             break
         start = warm[todo]
         start[np.arange(len(todo)), column[todo]] = theta[column[todo]] + at[todo]
-        fit = problem.solve(start, free=problem.free & (np.arange(5) != column[todo, None]))
+        free = problem.free & (np.arange(5) != column[todo, None])
+        fit = problem.solve(start, free=free)
+        if gone:
+            start = np.where(np.arange(5) == 2, np.where(column[todo, None] == 2, start, theta[2] + least - 1.5), start)
+            fit = lower(fit, problem.solve(start, free=free))
         lowest = int(np.argmin(fit.objective))
         if fit.objective[lowest] < bent.objective * (1 - 1e-9):
             return {}, fit.theta[lowest]
@@ -216,7 +249,8 @@ def profile(
         jump = ~open_ended & (np.abs(far - near) < narrow) & np.isnan(answer)  # between two local minima
         answer[jump] = near[jump]
         share = np.clip((goal - near_rise) / np.where(open_ended, 1.0, far_rise - near_rise), 0.02, 0.98)
-        at = np.where(open_ended, 1.7 * at, near + share * (far - near))
+        outward = np.where(rising, np.minimum(1.7 * at, limit), 1.7 * at)
+        at = np.where(open_ended, outward, near + share * (far - near))
     ends = np.where(np.isnan(answer) & ~np.isnan(far), near, answer).reshape(-1, 2)
     return {
         j: tuple(None if np.isnan(end) else float(theta[j] + end) for end in pair)

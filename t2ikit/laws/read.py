@@ -55,15 +55,20 @@ def fit_table(table: tables.Table, law: str, x: str | None = None, y: str = "los
         x = x or "C"
         result = fit_power(table[x], table[y], weights=weights, runs=table.runs, x_label=_label(x), y_label=_label(y),
                            **options)  # fmt: skip
-        held = _held_out(lambda: hold_out_power(table[x], table[y], offset=result.offset is not None))
+        held = _held_out(lambda: hold_out_power(table[x], table[y], weights=weights, runs=table.runs, **options))
         return replace(result, hold_out=held, audit=[*notes, *result.audit])
     c, n, d, loss = table["C"], table["N"], table["D"], table[y]
     notes += _convention(c / (6 * n * d))
     if law == "isoflop":
+        if weights is not None and np.ptp(weights) > 0:
+            raise UserError(
+                f"The column 'weight' takes values from {weights.min():g} to {weights.max():g}, but an isoFLOP fit "
+                "weighs all points alike: leave the column out, or fit `surface`, which weighs points."
+            )
         result = fit_isoflop(c, n, loss, D=d, steps=table.columns.get("steps"), runs=table.runs, **options)
         return replace(result, audit=[*notes, *result.audit])
     result = fit_surface(n, d, loss, weights=weights, runs=table.runs, **options)
-    held = _held_out(lambda: hold_out_largest(n, d, loss, C=c, runs=table.runs))
+    held = _held_out(lambda: hold_out_largest(n, d, loss, C=c, runs=table.runs, weights=weights))
     return replace(result, hold_out=held, audit=[*notes, *checks.of_surface(result), _headline(held)])
 
 

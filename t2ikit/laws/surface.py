@@ -12,7 +12,7 @@ from scipy.special import expit
 from t2ikit.errors import UserError
 from t2ikit.laws.intervals import LEVEL, bootstrap_counts, exp
 from t2ikit.laws.points import prepare
-from t2ikit.laws.profile import ROBUST_FROM, Curvature, Problem, best_fit
+from t2ikit.laws.profile import ROBUST_FROM, Curvature, Problem, backed, best_fit
 from t2ikit.laws.result import Result, shown
 
 DELTA = 1e-3  # of Huber's function, on log residuals
@@ -196,6 +196,8 @@ def _estimate(problem: Problem, starts: np.ndarray, centre: tuple, seed: int, re
 def claims(bent: Curvature) -> bool:
     """Whether docs/laws_coverage.md measured 93-97% for such a table."""
     problem = bent.problem
+    if not backed(bent):
+        return False
     if problem.clusters is not None:
         return problem.additive and int(problem.clusters.max()) + 1 >= 12  # Huber's is wider than it need be
     n = len(problem.x)

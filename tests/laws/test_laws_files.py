@@ -71,6 +71,24 @@ def test_isoflop_contract(tmp_path):
     assert finite(found)
 
 
+def test_weights_count_where_they_can_and_are_refused_where_not(tmp_path):
+    """A last point that is far off and hardly counts: in the law, in what is held out, and in no isoFLOP fit."""
+    c = np.geomspace(1e15, 1e18, 9)
+    loss, weight = 3 * (c / 1e15) ** -0.1, np.r_[np.ones(7), 1e-9, 1]
+    loss[7] *= 2
+    lines = ["C,loss,weight", *(f"{a!r},{b!r},{w!r}" for a, b, w in np.stack([c, loss, weight], 1).tolist())]
+    found = fit_csv(write(tmp_path, "\n".join(lines)), "power")
+    assert found["exponent"] == pytest.approx(-0.1, abs=1e-6) and found["hold_out"]["error"] < 1e-6
+    raw = fit_csv(write(tmp_path, "\n".join(lines)), "power", residuals="raw")
+    assert raw["hold_out"]["error"] < 1e-6
+    rows = sweep_csv(tmp_path).read_text().splitlines()
+    bad = [f"{row},{1 if k % 6 else 1e-6}" for k, row in enumerate(rows[1:])]
+    with pytest.raises(UserError, match="^The column 'weight' takes values from 1e-06 to 1, .*fit `surface`"):
+        fit(write(tmp_path, "\n".join([rows[0] + ",weight", *bad])), "isoflop")
+    same = write(tmp_path, "\n".join([rows[0] + ",weight", *(f"{row},1" for row in rows[1:])]))
+    assert fit(same, "isoflop", resamples=50).n_opt is not None
+
+
 @pytest.mark.parametrize("columns", [("C", "N", "loss"), ("C", "D", "loss"), ("N", "D", "loss")])
 def test_two_of_three_give_the_third(tmp_path, columns):
     table = tables.read(sweep_csv(tmp_path, columns=columns), ["C", "N", "D", "loss"])

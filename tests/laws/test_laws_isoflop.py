@@ -79,6 +79,12 @@ def test_budgets_of_almost_equal_compute_are_one():
     assert group_budgets(np.array([1e18, 1.04e18, 0.97e18, 3e18, 3.1e18])).tolist() == [0, 0, 0, 1, 1]
 
 
+def test_compute_without_gaps_is_no_budget():
+    c = 1e18 * 1.08 ** np.arange(60)
+    with pytest.raises(UserError, match="^C runs from 1e\\+18 to 9.4e\\+19 FLOPs in steps below 10%"):
+        fit_isoflop(c, np.tile(np.geomspace(1e7, 1e9, 6), 10), np.full(60, 0.5))
+
+
 def test_few_budgets_give_vertices_and_no_law():
     fit = fit_isoflop(*sweep(budgets=BUDGETS[:3]), surface=False)
     assert fit.n_opt is None and all(b.N_opt for b in fit.budgets)

@@ -75,6 +75,40 @@ def test_offset_is_found_with_its_interval():
     assert fit_power(X, y).offset is None
 
 
+def profiled_exponent(x, y, exponents):
+    """The objective at each exponent, minimised over coefficient and offset on a grid of offsets from nought up."""
+    u, best = np.log(x) - np.log(x).mean(), np.full(len(exponents), np.inf)
+    for offset in np.concatenate([[0], np.geomspace(1e-4, 0.999, 150) * y.min()]):
+        level = np.log(np.maximum(y - offset, 1e-3 * y.min())).mean() * np.ones(len(exponents))
+        for _ in range(25):  # Gauss and Newton
+            power = np.exp(level[:, None] + exponents[:, None] * u)
+            residual, slope = np.log((power + offset) / y), power / (power + offset)
+            level -= np.clip((slope * residual).sum(1) / (slope**2).sum(1), -0.5, 0.5)
+        best = np.minimum(best, (residual**2).sum(1))
+    return best
+
+
+@pytest.mark.parametrize("seed", [0, 4])
+def test_an_offset_that_vanished_still_widens_the_exponent(seed):
+    """The best offset is nought, and a larger one with a steeper law fits almost as well."""
+    x, rng = np.geomspace(1e15, 1e18, 10), np.random.default_rng(0)
+    y = 50 * x**-0.1 * np.exp(0.01 * rng.standard_normal((seed + 1, 10))[-1])
+    fit = fit_power(x, y, offset=True)
+    assert fit.offset < 1e-6 and fit.offset_interval[0] == 0 < fit.offset_interval[1] < y.min()
+    exponents = np.linspace(-0.2, -0.08, 241)
+    rise = profiled_exponent(x, y, exponents)
+    inside = exponents[rise <= rise.min() * (1 + t.isf(0.025, 7) ** 2 / 7)]
+    assert (fit.low, fit.high) == pytest.approx((inside.min(), inside.max()), abs=0.0015)
+
+
+def test_influence_is_that_of_a_weighted_point():
+    x, weights = np.geomspace(1e15, 1e18, 8), np.r_[np.ones(7), 0.7]
+    y = 3 * x**-0.1 * np.exp(0.002 * NOISE[:8]) * np.r_[np.ones(7), 1.3]
+    fit, without = fit_power(x, y, weights=weights), fit_power(x[:7], y[:7])
+    (said,) = (line["finding"] for line in fit.audit if line["check"] == "influence")
+    assert f"the exponent is {without.exponent:.4g} instead of {fit.exponent:.4g}" in said
+
+
 def test_weights_are_relative_precisions():
     y = 3 * X**-0.1 * np.exp(0.05 * NOISE)
     weights = np.ones(9)

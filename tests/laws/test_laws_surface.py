@@ -184,6 +184,18 @@ def test_hold_out_predicts_the_large_language_model():
     assert models[-1]["error"] < 0.02
 
 
+def test_a_floor_that_vanished_lies_below_the_losses():
+    """Raw residuals of noise in proportion to the loss: their linear interval of log E ended above every loss."""
+    rng, n = np.random.default_rng(3), np.repeat(np.geomspace(1e7, 1e9, 5), 4)
+    d = n * np.tile([5, 15, 50, 150], 5)
+    for _ in range(2):
+        loss = (400 / n**0.34 + 400 / d**0.34) * np.exp(0.004 * rng.standard_normal(20))
+    fit = fit_surface(n, d, loss, resamples=0)
+    for found in (fit.huber, fit.vpnls):
+        assert found.E < 1e-9 and found.intervals["E"] == pytest.approx((0.0, 0.0145), abs=0.0015)
+    assert not fit.vpnls.claimed
+
+
 def test_a_lucky_seed_is_not_the_best_size():
     n, d, loss = grid(noise=0.002)
     alone = hold_out_largest(n, d, loss)
