@@ -101,9 +101,11 @@ class Slope:
     def __call__(self, curves: pd.DataFrame, score: str = SCORE) -> Verdict:
         """The verdict from `curves` of one world, which have N: last scores, a backbone's seeds averaged, on a line in
         log N each, both through one value at the backbone that the two series share. The interval of the slopes'
-        difference is by the scatter about the lines, in which the chance of training is."""
+        difference is by the scatter about the lines, or by that of seeds, where it is larger; one seed decides nothing.
+        """
         head = (self.id, f"{self.says} ({score} a doubling)", tier_of(curves), "> 0")
         ends = curves.sort_values("step").groupby("run").tail(1).astype({"N": float, score: float})
+        seeds = ends.groupby("backbone")[score].var().dropna()
         ends = ends.groupby("backbone")[["N", score]].mean()
         both = [b for b in self.first if b in self.second]
         of = ends.loc[ends.index.isin([*self.first, *self.second])]
@@ -113,13 +115,15 @@ class Slope:
         doublings = np.log2(of["N"] / of.loc[of.index.isin(both), "N"].mean())
         design = np.stack([np.ones(len(of)), *(doublings * mask for mask in alone)], axis=1)
         solved, freedom = np.linalg.pinv(design) @ of[score].to_numpy(), len(of) - 3
-        noise = float(np.sum((of[score] - design @ solved) ** 2)) / freedom
+        noise = max(float(np.sum((of[score] - design @ solved) ** 2)) / freedom, seeds.mean() if len(seeds) else 0.0)
         contrast = np.array([0, 1, -1])
         error = float(noise * contrast @ np.linalg.inv(design.T @ design) @ contrast) ** 0.5
         difference, half = float(contrast @ solved), t_quantile(LEVEL, freedom) * error
         low, high = difference - half, difference + half
         needs = needed(difference, low, high, len(of), 0, lost=3)
-        return verdict(*head, difference, low, high, len(of), (0, np.inf), needs=needs)
+        row = verdict(*head, difference, low, high, len(of), (0, np.inf), needs=needs)
+        why = "one seed a backbone: the interval is by the scatter about the lines alone"
+        return row if len(seeds) else row | {"verdict": "undecided", "why": why, "needs": None}
 
 
 FIG03 = (

@@ -94,7 +94,7 @@ def test_who_does_not_get_there_is_no_sooner_than_its_end():
 def test_what_a_doubling_of_parameters_buys():
     """Two lines through one backbone that both series have, which counts once."""
     scores = {"a": 0.1, "aa": 0.2, "aaaa": 0.31, "bb": 0.15, "bbbb": 0.21}
-    rows = of(curves(**{name: [[0, 0, score]] for name, score in scores.items()}))
+    rows = of(curves(**{name: [[0, 0, score - 1e-5], [0, 0, score + 1e-5]] for name, score in scores.items()}))
     claim = Slope("S11", "a buys more than b", ("a", "aa", "aaaa"), ("a", "bb", "bbbb"))
     row = decide(rows, [claim]).iloc[0]
     x = np.array([[0, 1, 2, 0, 0], [0, 0, 0, 1, 2]], float)
@@ -103,6 +103,12 @@ def test_what_a_doubling_of_parameters_buys():
     error = np.array([0, 1, -1]) @ covariance @ np.array([0, 1, -1])
     assert row["high"] - row["ours"] == pytest.approx(4.3027 * error**0.5, rel=1e-3)  # t of two degrees of freedom
     assert row["n"] == 5 and row["verdict"] == "reproduced"
+    single = decide(of(curves(**{name: [[0, 0, score]] for name, score in scores.items()})), [claim]).iloc[0]
+    assert (
+        single["low"] == pytest.approx(row["low"]) and single["verdict"] == "undecided" and "one seed" in single["why"]
+    )
+    noisy = decide(of(curves(**{name: [[0, 0, s - 0.2], [0, 0, s + 0.2]] for name, s in scores.items()})), [claim])
+    assert noisy["ours"].iloc[0] == pytest.approx(row["ours"]) and noisy["verdict"].iloc[0] == "undecided"
     few = decide(rows, [Slope("S11", "a buys more than b", ("a", "aa"), ("a", "bb", "bbbb"))]).iloc[0]
     apart = decide(rows, [Slope("S11", "a buys more than b", ("a", "aa", "aaaa"), ("bb", "bbbb"))]).iloc[0]
     assert few["why"] == apart["why"] == "a line needs three backbones in each series"
