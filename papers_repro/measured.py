@@ -219,6 +219,19 @@ def families() -> pd.DataFrame:
     return verdicts_of(claims.families(incontext(), *others))
 
 
+def vertices_table() -> str:
+    """N_opt and the loss there of both families at each budget, and their exponents."""
+    both = {"in-context": incontext(), "cross-attention": profiled(dit.CROSSATTN.name, "cross-attention")}
+    head = " | ".join(f"{name}: N_opt (95%) | loss there" for name in both)
+    lines = ["", f"| C (FLOPs) | {head} |", "|---" * (1 + 2 * len(both)) + "|"]
+    for at in zip(*(p.fit.budgets for p in both.values()), strict=True):
+        cells = (f"{b.N_opt / 1e3:,.0f}k ({b.low / 1e3:,.0f}k to {b.high / 1e3:,.0f}k) | {b.loss:.4f}" for b in at)
+        lines.append(f"| {at[0].C:.2g} | {' | '.join(cells)} |")
+    laws_of = ((p.law("n_opt"), p.law("loss_opt")) for p in both.values())
+    cells = (f"{law.exponent:.3f} ({law.low:.3f} to {law.high:.3f})" for pair in laws_of for law in pair)
+    return "\n".join([*lines, f"| exponent of C | {' | '.join(cells)} |"]) + "\n"
+
+
 def captions() -> pd.DataFrame:
     """D11: dense against sparse captions."""
     ours = {label: profiled(study.name, label) for label, study in (("dense", dit.DENSE), ("sparse", dit.SPARSE))}

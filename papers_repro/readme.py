@@ -78,6 +78,7 @@ VALUES: dict[str, Callable[[], str]] = {
     "D5 budget": lambda: verdict_table(measured.extrapolated()),
     "D5 held out": measured.held_out,
     "D6": lambda: summary(measured.families()),
+    "D6 vertices": measured.vertices_table,
     "D6 D16": lambda: so_far(measured.families()),
     "D10": lambda: summary(measured.learning_rates()),
     "D11": lambda: summary(measured.captions()),
