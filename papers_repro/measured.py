@@ -256,6 +256,18 @@ def shapes() -> pd.DataFrame:
     return verdicts_of(claims.shapes(profiled(dit.WIDTH_DEPTH.name, "shapes of equal N")))
 
 
+def shapes_table() -> str:
+    """The shapes of equal N, best first: their loss, its seeds averaged, and how far it lies above the best."""
+    of = profiled(dit.WIDTH_DEPTH.name, "shapes").table.groupby("backbone")
+    table = of.agg(N=("N", "first"), lr=("lr", "first"), seeds=("seed", "nunique"), loss=(claims.VALIDATION, "mean"))
+    table = table.sort_values("loss")
+    lines = ["", "| shape | N | rate | seeds | validation loss | above the best |", "|---|---|---|---|---|---|"]
+    for r in table.itertuples():
+        above = f"{r.loss / table['loss'].min() - 1:.1%}"
+        lines.append(f"| `{r.Index}` | {r.N / 1e3:.0f}k | {r.lr:g} | {r.seeds} | {r.loss:.4f} | {above} |")
+    return "\n".join(lines) + "\n"
+
+
 def known_floor() -> pd.DataFrame:
     """The fitted irreducible loss of the enumerated world against the one that can be computed."""
     return verdicts_of(claims.known(profiled(dit.ENUMERATED.name, "enumerated"), floor.told(floor.read())))

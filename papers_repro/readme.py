@@ -83,6 +83,7 @@ VALUES: dict[str, Callable[[], str]] = {
     "D10": lambda: summary(measured.learning_rates()),
     "D11": lambda: summary(measured.captions()),
     "D17": lambda: summary(measured.shapes()),
+    "D17 shapes": measured.shapes_table,
     "D10 D11 D17": lambda: so_far(pd.concat([measured.learning_rates(), measured.captions(), measured.shapes()])),
     "floor": lambda: summary(measured.known_floor()),
     "known floor": lambda: so_far(measured.known_floor()),
