@@ -175,6 +175,35 @@ def isoflop(tally: Tally) -> None:
                 tally.add(hits, widths, straight, method="t over vertices", n=len(n), parameter="a", **row)
 
 
+def isoflop_runs(tally: Tally) -> None:
+    """Six budgets of a ladder of thirteen sizes, within ÷4 to ×4 of each optimum, α = β: every point a training of its
+    own, or one training a size, which serves all its budgets, as `t2ikit study` trains."""
+    budgets, scale_n, scale_d = np.array([1e17, 3e17, 6e17, 1e18, 3e18, 6e18]), 1e8, 1e10
+    best = _optimum(budgets, 0.36, 0.36, scale_n, scale_d)
+    ladder = np.geomspace(best[0] / 4, best[-1] * 4, 13)
+    size, budget = np.nonzero(np.abs(np.log(ladder[:, None] / best)) <= np.log(4.01))
+    n, c = ladder[size], budgets[budget]
+    clean = 0.5 + 0.1 * (n / scale_n) ** -0.36 + 0.1 * (c / 6 / n / scale_d) ** -0.36
+    for kind, runs in (("gaussian", len(n)), ("within runs", len(ladder))):
+        rng, inside, wide, hits, widths = tally.rng(13, runs), [], [], [], []
+        for _ in range(tally.studies):
+            shape = len(ladder), len(budgets)
+            error = noise(kind, shape, rng) if runs == len(n) else within_runs(*shape, rng).reshape(shape)
+            fit = fit_isoflop(c, n, clean * np.exp(0.002 * error[size, budget]), surface=False,
+                              runs=None if runs == len(n) else size)  # fmt: skip
+            for at, truth in zip(fit.budgets, best, strict=True):
+                low, high = (0.0 if at.low is None else at.low), at.high or np.inf
+                inside.append(low <= truth <= high)
+                wide.append(np.log10(high / low) if low and np.isfinite(high) else np.inf)
+            if fit.n_opt is not None:
+                hits.append(fit.n_opt.low <= 0.5 <= fit.n_opt.high)
+                widths.append(fit.n_opt.high - fit.n_opt.low)
+        row = {"law": "isoflop, a ladder of sizes", "runs": runs, "noise": kind}
+        method = "t over vertices" if runs == len(n) else "the wider of t over vertices and the jackknife over runs"
+        tally.add(inside, wide, True, method="Fieller", n=len(n) // len(budgets), parameter="vertex log10 N", **row)
+        tally.add(hits, widths, True, method=method, n=len(n), parameter="a", **row)
+
+
 def _optimum(c: np.ndarray, alpha: float, beta: float, scale_n: float, scale_d: float) -> np.ndarray:
     grid = np.logspace(4, 12, 200001)
     return np.array([grid[np.argmin((grid / scale_n) ** -alpha + (x / 6 / grid / scale_d) ** -beta)] for x in c])
@@ -347,7 +376,7 @@ def main() -> None:
         (DOCS / "laws_coverage.md").write_text(table(list(csv.DictReader(lines))), encoding="utf-8")
 
 
-PARTS = (power, power_runs, frontier, isoflop, surface)
+PARTS = (power, power_runs, frontier, isoflop, isoflop_runs, surface)
 
 if __name__ == "__main__":
     main()

@@ -16,7 +16,8 @@ from t2ikit.errors import UserError, choose
 from t2ikit.isoflop import IsoFlop
 from t2ikit.laws import fit_power, hold_out_largest
 from t2ikit.laws.intervals import LEVEL, fieller, t_quantile
-from t2ikit.laws.power import PowerFit
+from t2ikit.laws.isoflop import SHARED
+from t2ikit.laws.power import PowerFit, widened
 
 COUNTINGS = ("6ND", "exact FLOPs")
 TOLD = ("predicted", "low", "high", "power law", "power law low", "power law high", "last budget")
@@ -38,7 +39,7 @@ def paired(first: Profile, second: Profile, counting: str = COUNTINGS[0]) -> Com
 
     6ND charges adaLN's and the text's parameters for every token, which they do not meet. By exact FLOPs the two
     vertices of a budget cost different amounts: the loss of `second` is moved to the cost of `first` along its own
-    power law, whose noise is left out.
+    power law, whose noise is left out. The exponent's interval is no narrower than both jackknives over runs together.
     """
     theirs = {round(np.log10(b.C), 1): k for k, b in enumerate(second.usable)}
     pairs = [(j, theirs[key]) for j, b in enumerate(first.usable) if (key := round(np.log10(b.C), 1)) in theirs]
@@ -48,6 +49,8 @@ def paired(first: Profile, second: Profile, counting: str = COUNTINGS[0]) -> Com
         c, spent = (at_vertices(p, lambda t: t["flops_exact"])[i] for p, i in ((first, j), (second, k)))
         other = other * (c / spent) ** fit_power(spent, other).exponent
     ratio = fit_power(c, other / ours, x_label="C (FLOPs)", y_label="ratio of losses")
+    if first.fit and second.fit and first.fit.jackknife and second.fit.jackknife:
+        ratio = widened(ratio, float(np.hypot(first.fit.jackknife[2], second.fit.jackknife[2])), SHARED)
     middle, values = float(np.log(ratio.x).mean()), np.log(ratio.y)
     u, level = np.log(ratio.x) - middle, float(values.mean())
     noise, dof = float(np.sum((values - level - ratio.exponent * u) ** 2)) / (len(u) - 2), len(u) - 2

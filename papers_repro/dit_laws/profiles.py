@@ -15,7 +15,7 @@ from t2ikit.errors import UserError, choose
 from t2ikit.isoflop import RATE_OF, IsoFlop
 from t2ikit.laws import fit_isoflop, fit_power
 from t2ikit.laws.isoflop import IsoflopFit
-from t2ikit.laws.power import PowerFit
+from t2ikit.laws.power import PowerFit, widened
 from t2ikit.results import Results, combine, distinct, one_loss_space
 
 LOSSES = {
@@ -185,7 +185,8 @@ def laws(profiles: Sequence[Profile], published: Sequence = ()) -> pd.DataFrame:
 
 def conventions(p: Profile) -> list[dict]:
     """The three laws under the other ways of counting, of the same vertices: those of the parabolas along equal 6ND. N
-    and C at each are restated for a model of that size; D, the tokens, and the loss stay."""
+    and C at each are restated for a model of that size; D, the tokens, and the loss stay. No interval is narrower than
+    that of the usual counting, which knows of runs that share budgets."""
     if p.law("n_opt") is None:
         return []
     d, loss = (np.array(values) for values in zip(*((b.C / (6 * b.N_opt), b.loss) for b in p.usable), strict=True))
@@ -196,7 +197,9 @@ def conventions(p: Profile) -> list[dict]:
     }.items():
         n, c = at_vertices(p, n_of), at_vertices(p, c_of)
         for name, values in zip(LAWS, (n, d, loss), strict=True):
-            rows.append({"of": p.label, "law": LAWS[name], "counting": counting} | _numbers(fit_power(c, values)))
+            usual = p.law(name)
+            law = widened(fit_power(c, values), (usual.high - usual.low) / 2, usual.interval_method)
+            rows.append({"of": p.label, "law": LAWS[name], "counting": counting} | _numbers(law))
     return rows
 
 

@@ -3,6 +3,7 @@ Fieller's interval and quality flags, then the power laws N_opt(C), D_opt(C) thr
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -11,11 +12,12 @@ from t2ikit.errors import UserError
 from t2ikit.laws import checks
 from t2ikit.laws.intervals import LEVEL, fieller, t_quantile
 from t2ikit.laws.points import prepare
-from t2ikit.laws.power import LEAST_POINTS, PowerFit, fit_power
+from t2ikit.laws.power import LEAST_POINTS, PowerFit, fit_power, widened
 from t2ikit.laws.result import Result, finding, shown
 from t2ikit.laws.surface import SurfaceFit, fit_surface
 
 FEWEST_SIZES = 5
+SHARED = "jackknife over runs, wider than Student's t over vertices"
 WIDEST = 1.3  # from the least to the most compute of one budget
 MIN_STEPS = 1000  # a size that never left its warm-up fakes the right arm of a parabola
 
@@ -45,7 +47,8 @@ class Budget:
 
 @dataclass(frozen=True)
 class IsoflopFit(Result):
-    """`n_opt`, `d_opt`, `loss_opt` are power laws in C, None where fewer than five budgets have a usable vertex."""
+    """`n_opt`, `d_opt`, `loss_opt` are power laws in C, None where fewer than five budgets have a usable vertex; over
+    runs that serve several budgets their intervals are no narrower than ± `jackknife` about the exponent."""
 
     budgets: list[Budget]
     n_opt: PowerFit | None
@@ -54,6 +57,7 @@ class IsoflopFit(Result):
     surface: SurfaceFit | None
     audit: list[dict]
     n: int
+    jackknife: tuple[float, ...] | None = None  # of the three exponents in this order, 95% half-widths over runs
     chart_kind = "isoflop"
     title = "isoFLOP: N_opt (parameters) at each budget C (FLOPs)"
 
@@ -92,7 +96,7 @@ def fit_isoflop(
     *,
     D: np.ndarray | None = None,  # tokens, [n], for the surface; None = C / 6N
     steps: np.ndarray | None = None,  # [n] optimiser steps; points with fewer than min_steps are left out and flagged
-    runs: np.ndarray | None = None,  # [n] labels; the points of one run are one cluster of the surface
+    runs: np.ndarray | None = None,  # [n] labels; the points of one run are not independent
     min_steps: int = MIN_STEPS,
     seed: int = 0,
     resamples: int = 4000,  # of the surface's bootstrap
@@ -103,8 +107,9 @@ def fit_isoflop(
     Seeds of one size are averaged first: what keeps the size off the parabola is common to them, so that a second seed
     is no second point. A vertex is the ratio -c1/2c2 of two Gaussian estimates, so Fieller's interval is exact for a
     true parabola; it is None (unbounded) when the curvature's interval includes 0. Parabolas are biased where α ≠ β or
-    the grid is off centre: compare `surface`. Raises UserError for fewer than five points, or when no budget has three
-    sizes.
+    the grid is off centre: compare `surface`. Where one run has points at several budgets, the vertices share its luck:
+    the laws' intervals are then the wider of Student's t over vertices and the jackknife over runs (Efron & Stein 1981;
+    docs/laws_coverage.md). Raises UserError for fewer than five points, or when no budget has three sizes.
     """
     labels = None if runs is None else 1 + np.unique(np.asarray(runs).astype(str), return_inverse=True)[1]
     columns = {"C": C, "N": N, "loss": loss, "D": D, "steps": steps, "runs": labels}
@@ -134,13 +139,39 @@ def fit_isoflop(
             audit.append(finding("surface", "note", f"No surface beside the parabolas: {error}"))
     good = [budget for budget in budgets if budget.in_law]
     laws: list[PowerFit | None] = [None, None, None]
+    halves = None
     if len(good) >= LEAST_POINTS:
-        c, vertex, floor = (np.array([getattr(budget, name) for budget in good]) for name in ("C", "N_opt", "loss"))
-        laws = [fit_power(c, values, x_label="C (FLOPs)", y_label=label)
-                for values, label in ((vertex, "N_opt (parameters)"), (c / (6 * vertex), "D_opt (tokens)"),
-                                      (floor, "loss at N_opt"))]  # fmt: skip
+        c, *columns = vertices(good)
+        labels = ("N_opt (parameters)", "D_opt (tokens)", "loss at N_opt")
+        laws = [fit_power(c, v, x_label="C (FLOPs)", y_label=y) for v, y in zip(columns, labels, strict=True)]
         audit = [line for line in laws[0].audit if line["check"] != "range"] + audit
-    return IsoflopFit(budgets, *laws, fitted, _audit(budgets, good, laws[0], fitted) + audit, len(C))
+        if runs is not None and len(np.unique(runs[trained])) < trained.sum():
+            halves = _over_runs(runs, [(g, C[g], N[g], D[g], loss[g], trained[g]) for g in groups], min_steps)
+    if halves is not None:
+        laws = [widened(law, half, SHARED) for law, half in zip(laws, halves, strict=True)]
+    found = _audit(budgets, good, laws[0], fitted) + audit
+    return IsoflopFit(budgets, *laws, fitted, found, len(C), halves)
+
+
+def vertices(good: Sequence[Budget]) -> np.ndarray:
+    """C, N_opt, D_opt and the loss at each vertex [4, B]."""
+    return np.array([(b.C, b.N_opt, b.C / (6 * b.N_opt), b.loss) for b in good]).T
+
+
+def _over_runs(runs: np.ndarray, groups: list[tuple], min_steps: int) -> tuple[float, ...] | None:
+    """Half-widths of the three exponents by the jackknife that leaves out one run at a time, with Student's t of one
+    degree of freedom less than there are runs; None where without some run fewer than three vertices are left."""
+    exponents, labels = [], np.unique(runs)
+    for label in labels:
+        left = [_budget(*(v[runs[g] != label] for v in of), min_steps) for g, *of in groups if (runs[g] != label).any()]
+        good = [b for b in left if b.in_law]
+        if len(good) < 3:
+            return None
+        c, *columns = np.log(vertices(good))
+        exponents.append([np.polyfit(c, v, 1)[0] for v in columns])
+    k = len(labels)
+    error = np.sqrt((k - 1) * np.var(exponents, axis=0))
+    return tuple(float(v) for v in t_quantile(LEVEL, k - 1) * error)
 
 
 def _budget(C, N, D, loss, trained, min_steps: int) -> Budget:

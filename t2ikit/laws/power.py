@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -128,6 +128,17 @@ def fit_power(
     )  # fmt: skip
     fit.audit.extend(checks.of_power(fit))
     return fit
+
+
+def widened(fit: PowerFit, half: float, method: str) -> PowerFit:
+    """`fit` with an interval of its exponent of at least ± `half`, its coefficient's widened likewise in logs; `method`
+    says where that comes from."""
+    if fit.low is None or fit.high is None or half <= (fit.high - fit.low) / 2:
+        return fit
+    more, middle = 2 * half / max(fit.high - fit.low, 1e-300), np.log(fit.coefficient)
+    ends = tuple(exp(middle + more * (np.log(max(end, 1e-300)) - middle)) for end in fit.coefficient_interval)
+    return replace(fit, low=fit.exponent - half, high=fit.exponent + half, coefficient_interval=ends,
+                   interval_method=method)  # fmt: skip
 
 
 def _starts(u: np.ndarray, y: np.ndarray, offset: bool) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats import t
 
 from t2ikit.errors import UserError
 from t2ikit.laws import fit_isoflop
@@ -59,6 +60,28 @@ def test_untrained_points_are_left_out():
     fit = fit_isoflop(c, n, fake, steps=steps, surface=False)
     assert fit.n_opt.exponent == pytest.approx(0.5681, abs=1e-6)
     assert all(any("below 1000 steps" in flag for flag in b.flags) for b in fit.budgets)
+
+
+def test_runs_that_serve_several_budgets_are_few():
+    """One training of a size has a point at each budget: the laws' intervals know how few trainings there are."""
+    ladder, budgets = np.geomspace(2e6, 4e8, 13), BUDGETS
+    size, budget = np.nonzero(np.abs(np.log10(ladder[:, None] / (0.0009 * budgets**0.5681))) <= 0.6)
+    c, n, luck = budgets[budget], ladder[size], 0.001 * np.random.default_rng(4).standard_normal(13)[size]
+    loss = 2.3943 * c**-0.0273 + 0.02 * np.log10(n / (0.0009 * c**0.5681)) ** 2 + luck
+    apart, fit = (fit_isoflop(c, n, loss, runs=runs, surface=False) for runs in (None, size))
+    assert fit.n_opt.exponent == apart.n_opt.exponent and apart.jackknife is None
+    without = [fit_isoflop(c[size != g], n[size != g], loss[size != g], surface=False).n_opt for g in np.unique(size)]
+    exponents, k = np.array([law.exponent for law in without]), len(without)
+    error = np.sqrt((k - 1) / k * np.sum((exponents - exponents.mean()) ** 2))
+    assert fit.jackknife[0] == pytest.approx(t.isf(0.025, k - 1) * error)
+    assert fit.n_opt.high - fit.n_opt.exponent == pytest.approx(
+        max(fit.jackknife[0], apart.n_opt.high - apart.n_opt.exponent)
+    )
+    assert fit.n_opt.high > apart.n_opt.high and "jackknife" in fit.n_opt.interval_method
+    low, high = fit.n_opt.coefficient_interval
+    assert (
+        low < apart.n_opt.coefficient_interval[0] < fit.n_opt.coefficient < apart.n_opt.coefficient_interval[1] < high
+    )
 
 
 def test_a_second_seed_is_no_second_size():
