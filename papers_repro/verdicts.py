@@ -77,11 +77,11 @@ def needed(value: float, low: float | None, high: float | None, n: int, end: flo
     return few
 
 
-def mean_interval(values: np.ndarray) -> tuple[float | None, float | None]:
-    """The mean's 95% interval by Student's t; no interval with fewer than two values."""
+def mean_interval(values: np.ndarray, level: float = LEVEL) -> tuple[float | None, float | None]:
+    """The mean's interval by Student's t; no interval with fewer than two values."""
     if len(values) < 2:
         return None, None
-    half = t_quantile(LEVEL, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
+    half = t_quantile(level, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
     return float(values.mean() - half), float(values.mean() + half)
 
 

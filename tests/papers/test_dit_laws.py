@@ -256,12 +256,16 @@ def test_rates_and_shapes_decide_with_seeds_alone(tmp_path):
     frame = pd.DataFrame({"backbone": [c.backbone for c, _ in runs], "lr": [c.lr for c, _ in runs],
                           "seed": [c.seed for c, _ in runs]})  # fmt: skip
     factor = np.log2(frame["lr"] / frame["backbone"].map(own))
-    frame["above"] = 0.002 * factor**2 + 0.0001 * frame["seed"]
+    frame["above"] = 0.002 * factor**2 + 1e-5 * frame["seed"] * factor
+    frame["val_loss"] = 0.5 * (1 + frame["above"])
     flat, far = verdicts.flat_rate("D10", frame, own, tier)
     assert flat["verdict"] == far["verdict"] == "reproduced" and flat["n"] == 3
     assert {r["verdict"] for r in verdicts.flat_rate("D10", frame[frame["seed"] == 0], own, tier)} == {"undecided"}
     alone = frame[frame["lr"] == frame["backbone"].map(own)].assign(above=0.0)  # nothing was swept
     assert {(r["verdict"], r["n"]) for r in verdicts.flat_rate("D10", alone, own, tier)} == {("undecided", 0)}
+    noise = 0.02 * np.random.default_rng(0).standard_normal(len(frame))
+    even = frame.assign(val_loss=0.5 * (1 + noise * (factor.abs() < 1.5)))  # nothing but noise within a factor of 2
+    assert verdicts.flat_rate("D10", even, own, tier)[0]["verdict"] == "undecided"
     two = frame[(frame["seed"] != 1) | (factor.abs() < 1.5)]  # the second seed has the rates around its own alone
     flat, far = verdicts.flat_rate("D10", two, own, tier)
     assert (flat["n"], far["n"]) == (3, 2)
