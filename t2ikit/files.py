@@ -73,6 +73,11 @@ def locked(path: Path, busy: str = "") -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
         except BlockingIOError:
             raise Busy(busy) from None
+        except OSError as error:
+            raise UserError(
+                f"{path} cannot be locked ({error.strerror}): its file system has no flock (Lustre: mount it with "
+                "flock) or does not answer now; set T2IKIT_HOME to one that has, or run again."
+            ) from error
         yield
 
 

@@ -17,7 +17,7 @@ from t2ikit.errors import UserError, choose
 from t2ikit.files import write_atomic
 from t2ikit.models import zoo
 from t2ikit.results import Results, combine, read_committed, read_live
-from t2ikit.runs import home
+from t2ikit.runs import home, merging
 from t2ikit.study import preset, trained_as
 from t2ikit.workers import train_apart
 
@@ -241,16 +241,16 @@ class IsoFlop:
 def save_rates(path: Path, table: pd.DataFrame) -> None:
     """Keep a `sweep` as CSV, for `read_rates`. Rates that an earlier sweep of as many steps tried stay beside it, the
     same rate and seed is replaced, and so are a size's rows of another length."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     size, sweep = list(RATE_OF), [*RATE_OF, "steps"]
     table = table[[*size, "seed", "lr", "steps", "val_loss", "loss", "above"]]
-    if path.exists():
-        older = pd.read_csv(path)
-        own, same = (older.set_index(k).index.isin(table.set_index(k).index) for k in (size, sweep))
-        table = pd.concat([older[~own | same], table]).drop_duplicates([*sweep, "seed", "lr"], keep="last")
-    best = table.groupby([*size, "seed"])["val_loss"].transform("min")
-    table = table.assign(above=table["val_loss"] / best - 1).sort_values([*size, "seed", "lr"])
-    table.to_csv(path, index=False, float_format="%.7g")
+    with merging(path):
+        if path.exists():
+            older = pd.read_csv(path)
+            own, same = (older.set_index(k).index.isin(table.set_index(k).index) for k in (size, sweep))
+            table = pd.concat([older[~own | same], table]).drop_duplicates([*sweep, "seed", "lr"], keep="last")
+        best = table.groupby([*size, "seed"])["val_loss"].transform("min")
+        table = table.assign(above=table["val_loss"] / best - 1).sort_values([*size, "seed", "lr"])
+        write_atomic(path, table.to_csv(index=False, float_format="%.7g").encode())
 
 
 def read_rates(path: Path) -> dict[tuple, float]:

@@ -25,7 +25,7 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NotebookExecutionManager
 from papermill.parameterize import parameterize_notebook
 
-from t2ikit.processes import catching
+from t2ikit.processes import catching, killed
 
 START_SECONDS = 120  # a cold file system on a cluster node
 GRACE_SECONDS = 120.0  # from the first signal to the kernel's end: time to write a checkpoint
@@ -138,8 +138,7 @@ class _Client(PapermillNotebookClient):
     def how_it_died(self) -> str:
         code = self.process.poll() if self.process else None
         if code is not None and code < 0:
-            reason = signal.Signals(-code).name
-            return f"the kernel was killed by {reason}" + (", often for want of memory" if reason == "SIGKILL" else "")
+            return f"the kernel was {killed(code)}"
         return f"the kernel ended with exit code {code}"
 
 

@@ -55,6 +55,12 @@ def leave(signum: int) -> NoReturn:
     raise KeyboardInterrupt if signum == signal.SIGINT else SystemExit(128 + signum)
 
 
+def killed(code: int) -> str:
+    """What killed a process that ended with `code`, negative as subprocess has it."""
+    name = signal.Signals(-code).name
+    return f"killed by {name}" + (", often for want of memory" if name == "SIGKILL" else "")
+
+
 @dataclass(frozen=True)
 class Ended:
     """How a child ended: its exit code, what it printed on stdout, the last line it said on stderr."""

@@ -22,7 +22,7 @@ from t2ikit.errors import UserError
 from t2ikit.evaluation.tables import ROW, read
 from t2ikit.files import read_json, read_lines, write_atomic, write_json
 from t2ikit.laws.curves import smooth
-from t2ikit.runs import holder_of, row
+from t2ikit.runs import holder_of, merging, row
 
 CURVE = (
     "step", "images", "flops_exact", "flops_paper", "seconds", "val_loss", "val_loss_se",
@@ -238,24 +238,25 @@ def export(folders: Sequence[Path], results: Path) -> int:
     further; see also `_elsewhere`."""
     if not folders:
         return 0
-    kept = read_committed(results)
-    steps = dict(kept.runs.reindex(columns=["run", "steps"]).itertuples(index=False, name=None))
-    newer = [f for f in folders if row(f)["steps"] >= steps.get(f.name, 0)]
-    fresh = [read_run(f) for f in newer]
-    for folder in newer:
-        config = read_json(folder / "config.json") | {"segments": read_lines(folder / "segments.jsonl")}
-        write_json(results / "configs" / f"{folder.name}.json", config)
-    replaced = {f.name for f in newer}
-    for kind in ("runs", "curves"):
-        of_both = getattr(kept, kind)
-        old = of_both[~of_both["run"].isin(replaced)]
-        if kind == "curves" and fresh:
-            old = pd.concat([old, _elsewhere(of_both, pd.concat([r.curves for r in fresh]))])
-        old = old.drop(columns="source")
-        frame = pd.concat([f for f in (old, *(getattr(r, kind) for r in fresh)) if len(f)], ignore_index=True)
-        by = ["backbone", "world", "tier", "seed", "run"] + (["step"] if kind == "curves" else [])
-        text = frame.sort_values(by, kind="stable").to_csv(index=False, float_format="%.7g")
-        write_atomic(results / f"{kind}.csv", text.encode())
+    with merging(results):
+        kept = read_committed(results)
+        steps = dict(kept.runs.reindex(columns=["run", "steps"]).itertuples(index=False, name=None))
+        newer = [f for f in folders if row(f)["steps"] >= steps.get(f.name, 0)]
+        fresh = [read_run(f) for f in newer]
+        for folder in newer:
+            config = read_json(folder / "config.json") | {"segments": read_lines(folder / "segments.jsonl")}
+            write_json(results / "configs" / f"{folder.name}.json", config)
+        replaced = {f.name for f in newer}
+        for kind in ("runs", "curves"):
+            of_both = getattr(kept, kind)
+            old = of_both[~of_both["run"].isin(replaced)]
+            if kind == "curves" and fresh:
+                old = pd.concat([old, _elsewhere(of_both, pd.concat([r.curves for r in fresh]))])
+            old = old.drop(columns="source")
+            frame = pd.concat([f for f in (old, *(getattr(r, kind) for r in fresh)) if len(f)], ignore_index=True)
+            by = ["backbone", "world", "tier", "seed", "run"] + (["step"] if kind == "curves" else [])
+            text = frame.sort_values(by, kind="stable").to_csv(index=False, float_format="%.7g")
+            write_atomic(results / f"{kind}.csv", text.encode())
     return len(folders)
 
 

@@ -12,6 +12,7 @@ RUN/lease.json       who trains it now
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import secrets
 import socket
@@ -40,6 +41,12 @@ def home() -> Path:
         return Path(chosen).expanduser().resolve()
     checkout = Path(__file__).resolve().parent.parent
     return checkout if (checkout / "pyproject.toml").exists() else Path.home() / ".t2ikit"
+
+
+def merging(path: Path) -> contextlib.AbstractContextManager[None]:
+    """Those who read, merge and write `path`, a table or a folder of them, come one after the other."""
+    name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
+    return locked(home() / "locks" / name)
 
 
 class Lease:
@@ -107,7 +114,8 @@ def leased(folder: Path) -> Iterator[Lease]:
 
     def keep() -> None:
         while not over.wait(BEAT_SECONDS):
-            with contextlib.suppress(UserError):  # lost, or no space: the writer finds out at its next check or write
+            # lost, or no space: the writer finds out at its next check or write; or a disk that hiccups: the next beat
+            with contextlib.suppress(UserError, OSError):
                 lease.beat()
 
     heart = threading.Thread(target=keep, name="lease", daemon=True)

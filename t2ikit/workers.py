@@ -15,7 +15,9 @@ from tqdm.auto import tqdm
 from t2ikit import files, runs
 from t2ikit.config import Budget, RunConfig, canonical
 from t2ikit.errors import UserError
-from t2ikit.processes import cores, side_by_side
+from t2ikit.processes import cores, killed, side_by_side
+
+BUSY, WAIT = 75, 30.0  # the exit code of a run that another process trains; seconds before it is asked again
 
 
 def command(config: RunConfig, budget: Budget, root: Path) -> list[str]:
@@ -63,9 +65,10 @@ def train_apart(wanted: Sequence[tuple[RunConfig, Budget]], root: Path, workers:
     """Train all of `wanted`, `workers` at a time (default: on a machine without GPU as many as this process's cores
     hold, a run's threads each; with one, 1); returns the run folders in order. Stopped, it goes on when called again.
 
-    One process finds what is trained already, and none is started for it. A run that fails does not stop the others; at
-    the end a UserError names each with the last thing it said, and what several said once. SIGTERM and Ctrl-C are
-    handed on: every child checkpoints before this process ends.
+    One process finds what is trained already, and none is started for it. A run that another process trains is waited
+    for and taken up from there. A run that fails does not stop the others; at the end a UserError names each with the
+    last thing it said, and what several said once. SIGTERM and Ctrl-C are handed on: every child checkpoints before
+    this process ends.
     """
     folders = {k: folder for k, folder in enumerate(trained(wanted, root)) if folder}
     missing = [k for k in range(len(wanted)) if k not in folders]
@@ -75,24 +78,33 @@ def train_apart(wanted: Sequence[tuple[RunConfig, Budget]], root: Path, workers:
     if workers is None:
         workers = 1 if not threads or has_gpu() else max(1, cores() // threads)
     environment = {"OMP_NUM_THREADS": str(threads)} if threads else {}
-    commands = [command(*wanted[k], root) for k in missing]
     names = [f"{config.backbone} (seed {config.seed})" for config, _ in wanted]
     failed: dict[str, list[str]] = {}  # what was said last: who said it
-    start, waiting = time.monotonic(), list(missing)
+    start = time.monotonic()
     with tqdm(total=len(wanted), initial=len(folders), desc="runs", unit="run") as bar:
-        for ended in side_by_side(commands, workers, environment=environment):
-            for place, child in ended.items():
-                waiting.remove(number := missing[place])
-                if child.code:
-                    said = child.last.removeprefix("t2ikit: ") or f"exit code {child.code}"
-                    failed.setdefault(said, []).append(names[number])
-                else:
-                    folders[number] = Path(child.printed.strip())
-                    row = files.read_json(folders[number] / "row.json", runs.ROW_KEYS)
-                    after = time.monotonic() - start
-                    bar.write(f"{row['run']}: {row['steps']} steps, loss {row['loss']:.4f}, after {after:.0f} s")
-                bar.update()
-            bar.set_postfix_str(", ".join(wanted[number][0].backbone for number in waiting[:workers]))
+        while missing:
+            commands, waiting, elsewhere = [command(*wanted[k], root) for k in missing], list(missing), []
+            for ended in side_by_side(commands, workers, environment=environment):
+                for place, child in ended.items():
+                    waiting.remove(number := missing[place])
+                    if child.code == BUSY:
+                        elsewhere.append(number)
+                        continue
+                    if child.code:
+                        said = child.last.removeprefix("t2ikit: ") or f"exit code {child.code}"
+                        said = f"it was {killed(child.code)}" if child.code < 0 else said
+                        failed.setdefault(said, []).append(names[number])
+                    else:
+                        folders[number] = Path(child.printed.strip())
+                        row = files.read_json(folders[number] / "row.json", runs.ROW_KEYS)
+                        after = time.monotonic() - start
+                        bar.write(f"{row['run']}: {row['steps']} steps, loss {row['loss']:.4f}, after {after:.0f} s")
+                    bar.update()
+                bar.set_postfix_str(", ".join(wanted[number][0].backbone for number in waiting[:workers]))
+            missing = sorted(elsewhere)
+            if missing:
+                bar.set_postfix_str(f"waiting for another process that trains {', '.join(names[k] for k in missing)}")
+                time.sleep(WAIT)
     if failed:
         told = "; ".join(f"{', '.join(sorted(who))}: {said.rstrip('.')}" for said, who in failed.items())
         count = sum(map(len, failed.values()))

@@ -1,6 +1,7 @@
 """Results as tables: export, round trip, and what may not be mixed."""
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -51,6 +52,19 @@ def test_export_and_read_back(folder, tmp_path):
     configs = sorted(p.name for p in (tmp_path / "results" / "configs").iterdir())
     assert configs == ["a-0.json", "b-1.json"]
     assert read_json(tmp_path / "results" / "configs" / "a-0.json")["segments"][0]["threads"] == 1
+
+
+def test_of_many_who_export_at_once_none_loses_a_row(trained, tmp_path, monkeypatch):
+    """Studies that end in the same minute merge into one table."""
+    monkeypatch.setenv("T2IKIT_HOME", str(tmp_path))
+    for name in (names := [f"r-{k}" for k in range(6)]):
+        shutil.copytree(trained, tmp_path / "runs" / name)
+        row = read_json(trained / "row.json") | {"run": name}
+        write_json(tmp_path / "runs" / name / "row.json", row)
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda name: export([tmp_path / "runs" / name], tmp_path / "results"), names))
+    back = read_committed(tmp_path / "results")
+    assert sorted(back.runs["run"]) == names and back.curves["run"].nunique() == len(names)
 
 
 def test_exporting_twice_changes_no_byte(folder, tmp_path):

@@ -1,5 +1,7 @@
 """The run folder: where it is, the lease, and the table of runs."""
 
+import errno
+import fcntl
 import os
 import signal
 import socket
@@ -97,6 +99,37 @@ def test_a_long_step_keeps_its_lease(tmp_path, monkeypatch):
         while read_json(tmp_path / "lease.json")["beat"] == first and time.monotonic() < deadline:
             time.sleep(0.01)
         assert read_json(tmp_path / "lease.json")["beat"] > first
+
+
+def test_a_heart_outlives_a_disk_that_hiccups(tmp_path, monkeypatch):
+    """An NFS server that does not answer once: flock fails, and the next beat comes all the same."""
+    monkeypatch.setattr(runs, "BEAT_SECONDS", 0.01)
+    with leased(tmp_path):
+        refused, flock = [], fcntl.flock
+
+        def hiccup(*args):
+            if len(refused) < 3:
+                refused.append(args)
+                raise OSError(errno.ENOLCK, "No locks available")
+            return flock(*args)
+
+        monkeypatch.setattr(fcntl, "flock", hiccup)
+        deadline = time.monotonic() + 30
+        while len(refused) < 3 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        first = read_json(tmp_path / "lease.json")["beat"]
+        while read_json(tmp_path / "lease.json")["beat"] == first and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert len(refused) == 3 and read_json(tmp_path / "lease.json")["beat"] > first
+
+
+def test_a_disk_without_locks_is_one_sentence(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(UserError, match=r"cannot be locked \(Function not implemented\): its file system has no flock"):
+        Lease(tmp_path).acquire()
 
 
 def test_a_writer_whose_lease_was_taken_stops_and_leaves_the_takers(tmp_path):

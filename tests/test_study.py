@@ -12,6 +12,8 @@ from t2ikit import files, runs, workers
 from t2ikit.errors import UserError
 from t2ikit.results import export, finished, read_committed
 from t2ikit.study import PRESETS, Study, preset
+from t2ikit.train.loop import run_folder
+from t2ikit.train.setup import resolve
 from t2ikit.workers import command, train_apart
 
 
@@ -107,6 +109,27 @@ def test_a_run_that_fails_is_named_and_the_others_are_kept(home):
         "give the folder of a model as local-dir:FOLDER."
     )
     assert [r["status"] for r in runs.table(home / "runs")[0]] == ["done"]
+
+
+def test_a_run_that_another_process_trains_is_waited_for(home, monkeypatch):
+    """Two figures that share a backbone, side by side: the second takes the run up when the first has let it go."""
+    config, budget = STUDY.runs("smoke")[0]
+    lease, waited = runs.Lease(run_folder(resolve(config), home / "runs")), []
+    lease.acquire()
+
+    def wait(seconds):
+        waited.append(seconds)
+        lease.release()
+
+    monkeypatch.setattr(workers.time, "sleep", wait)
+    (folder,) = train_apart([(config, budget)], home / "runs", workers=1)
+    assert waited == [workers.WAIT] and files.read_json(folder / "row.json")["status"] == "done"
+
+
+def test_a_killed_run_says_what_killed_it(home, monkeypatch):
+    monkeypatch.setattr(workers, "command", lambda *_: ["sh", "-c", "echo half done >&2; kill -KILL $$"])
+    with pytest.raises(UserError, match="it was killed by SIGKILL, often for want of memory"):
+        train_apart([STUDY.runs("smoke")[0]], home / "runs", workers=1)
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])

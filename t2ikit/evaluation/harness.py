@@ -66,7 +66,7 @@ def evaluate(
         )
     usable(device)
     scores, rows = Scores(home() / "cache" / "scores.sqlite"), []
-    scored: list[Scored] = []
+    first: Scored | None = None  # the others' images and networks are let go
     against = reference_images(reference, say) if reference else None
     if runs and against is not None and len(against) != how.prompts:
         raise UserError(
@@ -88,10 +88,11 @@ def evaluate(
             measure(name, made[name], found, scores, against, device)
             keep(rows + found.rows)
         rows += found.rows
-        if scored:
-            rows += compare(scored[0], found, margin)
+        if first is None:
+            first = found
+        else:
+            rows += compare(first, found, margin)
             keep(rows)
-        scored.append(found)
     return rows
 
 

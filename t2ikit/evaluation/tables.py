@@ -13,6 +13,7 @@ import pandas as pd
 
 from t2ikit.errors import UserError
 from t2ikit.files import write_atomic
+from t2ikit.runs import merging
 
 KEY = (
     "run", "step", "metric", "versus", "images.seed", "images.steps", "images.guidance", "images.prompts",
@@ -29,12 +30,13 @@ def table(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
 def export(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Merge the rows into a CSV file; one of the same run (or folder and its content), step, metric, images, reference
     and sentence encoder replaces the older."""
-    frames = [table(rows)]
-    if path.exists():
-        frames.insert(0, read(path))
-    merged = pd.concat(frames, ignore_index=True)
-    merged = merged.drop_duplicates([c for c in KEY if c in merged], keep="last")
-    write_atomic(path, merged.to_csv(index=False, float_format="%.7g").encode())
+    with merging(path):
+        frames = [table(rows)]
+        if path.exists():
+            frames.insert(0, read(path))
+        merged = pd.concat(frames, ignore_index=True)
+        merged = merged.drop_duplicates([c for c in KEY if c in merged], keep="last")
+        write_atomic(path, merged.to_csv(index=False, float_format="%.7g").encode())
 
 
 def read(path: Path) -> pd.DataFrame:
