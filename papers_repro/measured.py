@@ -294,6 +294,18 @@ def surface_optima() -> str:
     return f"{len(out)} of {len(found)} budgets{f' ({told})' if out else ''}"
 
 
+def floor_values() -> str:
+    """The lowest loss possible in the enumerated world, without and with the caption."""
+    known = floor.read()
+    if known is None:
+        return "not computed yet"
+    row, (without, told) = known.loc["all"], floor.NAMES
+    return (
+        f"{row[told]:.4f} ± {row[f'± {told}']:.4f} for a model that is told the caption, {row[without]:.4f} ± "
+        f"{row[f'± {without}']:.4f} for one that is not (± one standard error over {row['n']:.0f} images)"
+    )
+
+
 def spent() -> str:
     """What the in-context study took, as far as its largest budget."""
     points, curves = incontext().table, profiles.gather([dit.INCONTEXT], "tiny", live=False).curves

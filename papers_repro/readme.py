@@ -86,6 +86,7 @@ VALUES: dict[str, Callable[[], str]] = {
     "D17 shapes": measured.shapes_table,
     "D10 D11 D17": lambda: so_far(pd.concat([measured.learning_rates(), measured.captions(), measured.shapes()])),
     "floor": lambda: summary(measured.known_floor()),
+    "floor values": measured.floor_values,
     "known floor": lambda: so_far(measured.known_floor()),
     "D11 crossing": measured.crossing,
     "D15 tokens": lambda: f"{audited(dit)['statement D15a']['computed'] / 1e9:.0f}B",
