@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -15,9 +16,9 @@ from tqdm.auto import tqdm
 from t2ikit import files, runs
 from t2ikit.config import Budget, RunConfig, canonical
 from t2ikit.errors import UserError
-from t2ikit.processes import cores, killed, side_by_side
+from t2ikit.processes import LOOK, catching, cores, killed, leave, side_by_side
 
-BUSY, WAIT = 75, 30.0  # the exit code of a run that another process trains; seconds before it is asked again
+BUSY = 75  # the exit code of a run that another process trains
 
 
 def command(config: RunConfig, budget: Budget, root: Path) -> list[str]:
@@ -36,29 +37,40 @@ def has_gpu() -> bool:
     return subprocess.run([sys.executable, "-c", question]).returncode == 0
 
 
-def trained(wanted: Sequence[tuple[RunConfig, Budget]], root: Path) -> list[Path | None]:
-    """The run folder of each of `wanted` that is complete, None for the others; asked in a process of its own too."""
+def trained(wanted: Sequence[tuple[RunConfig, Budget]], root: Path) -> list[Path]:
+    """The folders of those of `wanted` that are complete."""
+    return [folder for folder, done in found(wanted, root) if done]
+
+
+def found(wanted: Sequence[tuple[RunConfig, Budget]], root: Path) -> list[tuple[Path, bool]]:
+    """The run folder of each of `wanted` and whether it is complete; asked in a process of its own too. Empty where
+    there are no runs yet, or a configuration is wrong: what, the training itself will say."""
     if not root.is_dir():
-        return [None] * len(wanted)
+        return []
     question = json.dumps([(asdict(config), asdict(budget)) for config, budget in wanted])
     line = [sys.executable, "-m", "t2ikit.workers", str(root)]
     asked = subprocess.run(line, input=question, capture_output=True, text=True)
-    if asked.returncode:  # what is wrong, the training itself will say
-        return [None] * len(wanted)
-    return [Path(folder) if folder else None for folder in json.loads(asked.stdout)]
+    return [] if asked.returncode else [(Path(folder), done) for folder, done in json.loads(asked.stdout)]
 
 
 def answer(question: str, root: Path) -> str:
-    """What `trained` asks, answered."""
+    """What `found` asks, answered."""
     from t2ikit.train.loop import check_evaluated, is_done, run_folder
     from t2ikit.train.setup import resolve
 
-    folders = []
+    told = []
     for config, budget in json.loads(question):
         folder, budget = run_folder(resolve(RunConfig(**config)), root), Budget(**budget)
         check_evaluated(folder, budget)
-        folders.append(str(folder) if is_done(folder, budget.steps) else None)
-    return json.dumps(folders)
+        told.append((str(folder), is_done(folder, budget.steps)))
+    return json.dumps(told)
+
+
+def wait_for_one(folders: Sequence[Path]) -> None:
+    """Return as soon as one of `folders` is trained by no process."""
+    with catching(leave, signal.SIGTERM, signal.SIGINT):
+        while folders and all(map(runs.holder_of, folders)):
+            time.sleep(LOOK)
 
 
 def train_apart(wanted: Sequence[tuple[RunConfig, Budget]], root: Path, workers: int | None = None) -> list[Path]:
@@ -70,7 +82,7 @@ def train_apart(wanted: Sequence[tuple[RunConfig, Budget]], root: Path, workers:
     last thing it said, and what several said once. SIGTERM and Ctrl-C are handed on: every child checkpoints before
     this process ends.
     """
-    folders = {k: folder for k, folder in enumerate(trained(wanted, root)) if folder}
+    folders = {k: folder for k, (folder, done) in enumerate(found(wanted, root)) if done}
     missing = [k for k in range(len(wanted)) if k not in folders]
     if not missing:
         return [folders[k] for k in range(len(wanted))]
@@ -104,7 +116,7 @@ def train_apart(wanted: Sequence[tuple[RunConfig, Budget]], root: Path, workers:
             missing = sorted(elsewhere)
             if missing:
                 bar.set_postfix_str(f"waiting for another process that trains {', '.join(names[k] for k in missing)}")
-                time.sleep(WAIT)
+                wait_for_one([folder for folder, _ in found([wanted[k] for k in missing], root)])
     if failed:
         told = "; ".join(f"{', '.join(sorted(who))}: {said.rstrip('.')}" for said, who in failed.items())
         count = sum(map(len, failed.values()))

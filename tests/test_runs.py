@@ -69,9 +69,8 @@ def test_another_process_is_busy_and_a_dead_ones_lease_is_taken_over(tmp_path):
     with pytest.raises(Busy, match=f"process {child.pid} "):
         Lease(tmp_path).acquire()
     os.kill(child.pid, signal.SIGKILL)
-    while psutil.Process(child.pid).status() != psutil.STATUS_ZOMBIE:
-        time.sleep(0.01)
-    assert holder_of(tmp_path) is None  # dead, though not yet waited for
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert holder_of(tmp_path) is None  # dead, a zombie that nobody has waited for
     Lease(tmp_path).acquire()
     child.communicate()
 
@@ -91,36 +90,44 @@ def test_a_lease_of_another_host_lives_as_long_as_its_heartbeat(tmp_path):
     Lease(tmp_path).acquire()
 
 
-def test_a_long_step_keeps_its_lease(tmp_path, monkeypatch):
+@pytest.fixture
+def written(monkeypatch):
+    """Set at each write of a lease, whose heart beats a hundred times a second."""
+    event = threading.Event()
+
+    def write(*args):
+        write_json(*args)
+        event.set()
+
     monkeypatch.setattr(runs, "BEAT_SECONDS", 0.01)
+    monkeypatch.setattr(runs, "write_json", write)
+    return event
+
+
+def test_a_long_step_keeps_its_lease(tmp_path, written):
     with leased(tmp_path):
         first = read_json(tmp_path / "lease.json")["beat"]
-        deadline = time.monotonic() + 30
-        while read_json(tmp_path / "lease.json")["beat"] == first and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert read_json(tmp_path / "lease.json")["beat"] > first
+        written.clear()
+        assert written.wait(60) and read_json(tmp_path / "lease.json")["beat"] > first
 
 
-def test_a_heart_outlives_a_disk_that_hiccups(tmp_path, monkeypatch):
+def test_a_heart_outlives_a_disk_that_hiccups(tmp_path, monkeypatch, written):
     """An NFS server that does not answer once: flock fails, and the next beat comes all the same."""
-    monkeypatch.setattr(runs, "BEAT_SECONDS", 0.01)
+    refused, flock, over = [], fcntl.flock, threading.Event()
+
+    def hiccup(*args):
+        if len(refused) < 3:
+            refused.append(args)
+            raise OSError(errno.ENOLCK, "No locks available")
+        over.set()
+        return flock(*args)
+
     with leased(tmp_path):
-        refused, flock = [], fcntl.flock
-
-        def hiccup(*args):
-            if len(refused) < 3:
-                refused.append(args)
-                raise OSError(errno.ENOLCK, "No locks available")
-            return flock(*args)
-
-        monkeypatch.setattr(fcntl, "flock", hiccup)
-        deadline = time.monotonic() + 30
-        while len(refused) < 3 and time.monotonic() < deadline:
-            time.sleep(0.01)
         first = read_json(tmp_path / "lease.json")["beat"]
-        while read_json(tmp_path / "lease.json")["beat"] == first and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert len(refused) == 3 and read_json(tmp_path / "lease.json")["beat"] > first
+        monkeypatch.setattr(fcntl, "flock", hiccup)
+        assert over.wait(60) and len(refused) == 3
+        written.clear()
+        assert written.wait(60) and read_json(tmp_path / "lease.json")["beat"] > first
 
 
 def test_a_disk_without_locks_is_one_sentence(tmp_path, monkeypatch):

@@ -123,7 +123,25 @@ def test_a_run_that_another_process_trains_is_waited_for(home, monkeypatch):
 
     monkeypatch.setattr(workers.time, "sleep", wait)
     (folder,) = train_apart([(config, budget)], home / "runs", workers=1)
-    assert waited == [workers.WAIT] and files.read_json(folder / "row.json")["status"] == "done"
+    assert waited == [workers.LOOK] and files.read_json(folder / "row.json")["status"] == "done"
+
+
+def test_who_waits_for_another_process_can_be_stopped(home):
+    (home / "held").mkdir(parents=True)
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from t2ikit import workers\n"
+        "sleep = workers.time.sleep\n"
+        "workers.time.sleep = lambda seconds: (print('waits', flush=True), sleep(seconds))\n"
+        "workers.wait_for_one([Path(sys.argv[1])])"
+    )
+    with runs.leased(home / "held"):
+        process = subprocess.Popen([sys.executable, "-c", code, str(home / "held")], stdout=subprocess.PIPE, text=True)
+        assert process.stdout.readline() == "waits\n"
+        process.terminate()
+        process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
 
 
 def test_a_killed_run_says_what_killed_it(home, monkeypatch):

@@ -31,7 +31,7 @@ def main(tier: Annotated[str, typer.Option(help="smoke, tiny, small or paper.")]
     )
     known = compare.read_foretold(FILE)
     here = trained(studies.FURTHER.runs(tier), home() / "runs")
-    if len(far.table) or any(here) or (known["tier"] == tier).any():
+    if len(far.table) or here or (known["tier"] == tier).any():
         raise UserError(f"The far run of tier {tier} is foretold or measured already: see {FILE.name}.")
     table = compare.predict(ours, studies.FURTHER, far)
     if table["predicted"].isna().any():

@@ -194,7 +194,7 @@ def study(
     if dry_run and not export:
         return
     root = home() / "runs"
-    folders = [f for f in trained(wanted, root) if f] if dry_run else train_apart(wanted, root)
+    folders = trained(wanted, root) if dry_run else train_apart(wanted, root)
     if export:
         say(f"{results.export(folders, export)} of {len(wanted)} runs, those trained here, are in {export}.")
         if folders and along_budgets and not rates:
