@@ -34,6 +34,7 @@ def reproduce(
     settings: Mapping[str, str] | None = None,
     workers: int = 1,
     timeout: float | None = None,
+    sbatch: Mapping[str, str] | None = None,
     log: Callable[[str], None] = to_stderr,
 ) -> list[Path]:
     """Execute the notebooks of `figures` at `tier` and export each; returns the HTML files, `out`/FIG.html, in order.
@@ -41,11 +42,14 @@ def reproduce(
     figures: `fig01`, or `scalability/fig01` where two papers have one of that name.
     out: default $T2IKIT_HOME/reports. parameters: given to every notebook, beside `tier`; settings: more of them, as
     typed on a command line: JSON, or text where a notebook takes text.
+    sbatch: options for executor slurm, see there.
     workers: notebooks at once. All parameters of all notebooks are checked before the first starts; a failed notebook
     does not stop the others, and is named at the end.
     """
     run = EXECUTORS[choose("executor", executor, EXECUTORS)]
     choose("tier", tier, TIERS)
+    if sbatch and executor != "slurm":
+        raise UserError(f"Executor {executor} has no sbatch options: leave them out, or use executor slurm.")
     folder = Path(out) if out is not None else runs.home() / "reports"
     jobs = []
     for figure in dict.fromkeys(figures):
@@ -55,7 +59,7 @@ def reproduce(
         plain = checked(node, given, notebook.name)
         stem = folder.resolve() / figure
         jobs.append(Job(figure, str(notebook), f"{stem}.ipynb", f"{stem}.html", plain, timeout))
-    failures = run(jobs, workers, log)
+    failures = run(jobs, workers, log, **({"sbatch": sbatch} if sbatch else {}))
     if len(failures) == 1:
         raise next(iter(failures.values()))
     if failures:

@@ -1,23 +1,28 @@
 """Where batch jobs run: `local` (an OS process a notebook, a few at once) or `slurm` (a job of an array a notebook).
 
-An executor is a function (jobs, workers, log) -> {name of a failed job: its error}; add one to EXECUTORS. It ends in
-`run_job` on whatever machine, and reads how that went from the job's status file.
+An executor is a function (jobs, workers, log, options of its own) -> {name of a failed job: its error}; add one to
+EXECUTORS. It ends in `run_job` on whatever machine, and reads how that went from the job's status file.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from t2ikit.errors import Busy, NotebookFailed, UserError, need
 from t2ikit.execution import execute, status, to_stderr
-from t2ikit.processes import side_by_side
+from t2ikit.processes import catching, leave, side_by_side
 
+RESTARTS = 20  # of a Slurm job whose time was up
+WARNING = 180  # seconds before a Slurm job's time is up: longer than a kernel has for its checkpoint
 Log = Callable[[str], None]
 
 
@@ -58,18 +63,34 @@ def local(jobs: Sequence[Job], workers: int, log: Log) -> dict[str, Exception]:
     return failures
 
 
-def slurm(jobs: Sequence[Job], workers: int, log: Log) -> dict[str, Exception]:
-    """Submit the jobs as one array, at most `workers` running at once, and wait. Partition, time and GPUs come from the
-    cluster's defaults and the SBATCH_* variables of the environment. The logs are in `slurm/` beside the reports."""
+def slurm(
+    jobs: Sequence[Job], workers: int, log: Log, sbatch: Mapping[str, str] | None = None
+) -> dict[str, Exception]:
+    """Submit the jobs as one array, at most `workers` running at once, and wait. The logs are in `slurm/` beside the
+    reports.
+
+    sbatch: its options by their long names, such as time, partition, gpus; the others come from the cluster's defaults
+    and the SBATCH_* variables of the environment. A job whose time is up writes its checkpoints and is queued again.
+    """
     try:
         import submitit
+        from submitit.core.utils import FailedJobError
     except ImportError:
         raise need("slurm", "submitit") from None
     if shutil.which("sbatch") is None:
         raise UserError("There is no sbatch here: run on a login node of the cluster, or use executor local.")
     cluster = submitit.SlurmExecutor(folder=Path(jobs[0].html).parent / "slurm", python=sys.executable)
-    cluster.update_parameters(job_name="t2ikit", array_parallelism=max(1, workers))
-    submitted = cluster.map_array(run_job, jobs)
+    cluster.update_parameters(
+        job_name="t2ikit",
+        array_parallelism=max(1, workers),
+        time=None,  # submitit's default would be five minutes
+        additional_parameters={"signal": f"TERM@{WARNING}", "requeue": True} | dict(sbatch or {}),
+    )
+    try:
+        submitted = cluster.map_array(_on_node, jobs)
+    except FailedJobError as error:
+        said = str(error).strip().splitlines()
+        raise UserError(f"sbatch refused the jobs: {said[-1] if said else 'it gave no reason'}.") from error
     log(f"submitted {', '.join(job.job_id for job in submitted)}")
     failures: dict[str, Exception] = {}
     for job, handle in zip(jobs, submitted, strict=True):
@@ -78,7 +99,23 @@ def slurm(jobs: Sequence[Job], workers: int, log: Log) -> dict[str, Exception]:
     return failures
 
 
-EXECUTORS: dict[str, Callable[[Sequence[Job], int, Log], dict[str, Exception]]] = {"local": local, "slurm": slurm}
+def _on_node(job: Job) -> str:
+    """`run_job` inside a Slurm job. Told that the job's time is nearly up, it has the job queued again, and the next
+    start goes on from the checkpoints. A job that was cancelled runs no more by then, and a preempted one is queued by
+    Slurm."""
+    try:
+        with catching(leave, signal.SIGTERM):
+            return run_job(job)
+    except SystemExit:
+        number = os.environ["SLURM_JOB_ID"]
+        asked = subprocess.run(["squeue", "--noheader", "--jobs", number, "--format", "%T"], capture_output=True)
+        if asked.stdout.strip() == b"RUNNING" and int(os.environ.get("SLURM_RESTART_COUNT", 0)) < RESTARTS:
+            to_stderr(f"{job.name}: queued again")
+            subprocess.run(["scontrol", "requeue", number], check=True)
+        raise
+
+
+EXECUTORS: dict[str, Callable[..., dict[str, Exception]]] = {"local": local, "slurm": slurm}
 _KINDS: dict[int, type[Exception]] = {2: UserError, 75: Busy}  # by the exit code of a child
 
 

@@ -115,9 +115,14 @@ def reproduce(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="A parameter of the notebook, as JSON or text. Repeatable."),
     ] = None,
+    sbatch: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="With slurm, an option of sbatch: time=12:00:00, gpus=1. Repeatable."),
+    ] = None,
 ) -> None:
     """Execute the notebooks of figures and export each as one HTML file that works offline."""
     from t2ikit import batch
 
-    for path in batch.reproduce(figures, tier, executor, out, settings=pairs(parameters or []), workers=workers):
+    given = {"settings": pairs(parameters or []), "sbatch": pairs(sbatch or [], "--sbatch")}
+    for path in batch.reproduce(figures, tier, executor, out, **given, workers=workers):
         print(path)

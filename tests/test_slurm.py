@@ -1,0 +1,131 @@
+"""Notebooks as jobs of a real Slurm of one node, started here; skipped where Slurm and munge are not installed."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import nbformat
+import psutil
+import pytest
+
+from t2ikit import batch
+from t2ikit.errors import UserError
+
+pytestmark = pytest.mark.skipif(
+    not all(map(shutil.which, ("slurmctld", "slurmd", "munged"))), reason="needs Slurm: apt-get install slurm-wlm munge"
+)
+V4 = nbformat.v4
+DAEMONS = ("slurmd", "slurmctld", "munged")
+CONFIG = """\
+ClusterName=test
+SlurmctldHost={host}(127.0.0.1)
+SlurmUser={user}
+SlurmdUser={user}
+AuthInfo=socket={root}/munge.socket
+SlurmctldPort=26817
+SlurmdPort=26818
+SlurmctldPidFile={root}/slurmctld.pid
+SlurmdPidFile={root}/slurmd.pid
+SlurmctldLogFile={root}/slurmctld.log
+SlurmdLogFile={root}/slurmd.log
+StateSaveLocation={root}/state
+SlurmdSpoolDir={root}/spool
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+MpiDefault=none
+PlugStackConfig=/dev/null
+ReturnToService=2
+KillWait=5
+NodeName={host} NodeAddr=127.0.0.1 CPUs=2 RealMemory=2000 State=UNKNOWN
+PartitionName=all Nodes={host} Default=YES MaxTime=INFINITE State=UP
+"""
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory):
+    """A cluster of this machine alone, without accounting, control groups or anything left behind."""
+    root, host = tmp_path_factory.mktemp("slurm"), socket.gethostname().split(".")[0]
+    root.chmod(0o755)
+    for folder in ("state", "spool"):
+        (root / folder).mkdir()
+    (root / "munge.key").write_bytes(os.urandom(128))
+    (root / "munge.key").chmod(0o600)
+    config = root / "slurm.conf"
+    config.write_text(CONFIG.format(root=root, host=host, user=psutil.Process().username()))
+    before, os.environ["SLURM_CONF"] = os.environ.get("SLURM_CONF"), str(config)
+    munge = {"key-file": "munge.key", "socket": "munge.socket", "pid-file": "munged.pid", "log-file": "munge.log"}
+    options = [f"--{key}={root / name}" for key, name in (munge | {"seed-file": "munge.seed"}).items()]
+    try:
+        subprocess.run(["munged", "--force", *options], check=True)
+        subprocess.run(["slurmctld"], check=True)
+        subprocess.run(["slurmd", "-N", host], check=True)
+        until(lambda: subprocess.run(["sinfo", "-h", "-o", "%T"], capture_output=True, text=True).stdout == "idle\n")
+        yield root
+    finally:
+        for daemon in DAEMONS:
+            if (pid := root / f"{daemon}.pid").exists():
+                process = psutil.Process(int(pid.read_text()))
+                process.send_signal(signal.SIGTERM)
+                process.wait(timeout=60)
+        os.environ.pop("SLURM_CONF")
+        if before is not None:
+            os.environ["SLURM_CONF"] = before
+
+
+def until(condition) -> None:
+    for _ in range(600):
+        if condition():
+            return
+        time.sleep(0.1)
+    raise AssertionError("it did not happen")
+
+
+@pytest.fixture
+def figure(monkeypatch, tmp_path):
+    """Makes a notebook of these cells the figure that is asked for."""
+
+    def make(*sources: str) -> Path:
+        cells = [V4.new_code_cell("tier: str = 'smoke'", metadata={"tags": ["parameters"]})]
+        path = tmp_path / "fig90.ipynb"
+        nbformat.write(V4.new_notebook(cells=[*cells, *map(V4.new_code_cell, sources)]), path)
+        return path
+
+    monkeypatch.setattr(batch, "find", lambda _: tmp_path / "fig90.ipynb")
+    return make
+
+
+def test_a_notebook_runs_as_a_job(slurm, figure, tmp_path):
+    figure("import os", "print(1 / 0 if tier == 'small' else 'in ' + os.environ['SLURM_JOB_NAME'])")
+    (report,) = batch.reproduce(["fig90"], "tiny", "slurm", tmp_path / "r")
+    assert "in t2ikit" in report.read_text()
+    with pytest.raises(batch.NotebookFailed, match=r"fig90.ipynb stopped at cell 4 of 4 .*ZeroDivisionError"):
+        batch.reproduce(["fig90"], "small", "slurm", tmp_path / "r")
+
+
+def test_what_sbatch_refuses_is_one_sentence(slurm, figure, tmp_path):
+    figure("1")
+    with pytest.raises(UserError, match=r"^sbatch refused the jobs: .*[Ii]nvalid partition"):
+        batch.reproduce(["fig90"], "tiny", "slurm", tmp_path / "r", sbatch={"partition": "nowhere"})
+
+
+@pytest.mark.slow
+def test_a_job_whose_time_is_up_is_queued_again_and_goes_on(slurm, figure, tmp_path):
+    """A job has the partition's time, unlimited here, unless another is asked for; Slurm waits two minutes before it
+    starts a job again."""
+    figure(
+        "import os, signal, sys, time\n"
+        "def checkpoint(*_):\n"
+        "    open('checkpoint', 'w').close()\n"
+        "    sys.exit(143)\n"
+        "signal.signal(signal.SIGTERM, checkpoint)\n"
+        "while not os.path.exists('checkpoint'):\n"
+        "    time.sleep(0.1)\n"
+        "print('went on', os.environ['SLURM_RESTART_COUNT'])"
+    )
+    options = {"time": "1", "signal": "TERM@50"}
+    (report,) = batch.reproduce(["fig90"], "tiny", "slurm", tmp_path / "r", sbatch=options)
+    assert "went on 1" in report.read_text()
