@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
-import os
-import socket
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from t2ikit import files
+from t2ikit import files, processes, runs
 from t2ikit.errors import Busy, NotebookFailed, UserError
 from t2ikit.notebook_parameters import checked
-from t2ikit.processes import alive, born
 
 
 def to_stderr(line: str) -> None:
@@ -43,15 +42,17 @@ def execute(
     plain = checked(node, parameters, Path(notebook).name)
     if out == Path(notebook).resolve():
         raise UserError(f"{out} would be overwritten by its own outputs: choose another file for them.")
-    if (now := status(out)).get("state") == "running":
-        raise Busy(
-            f"{out} is being written by process {now['pid']} on {now['host']}: wait for it, or choose another place; "
-            f"if that process is no more, delete {status_path(out).name}."
-        )
 
     from t2ikit import kernel
 
     record = _Status(out, plain)
+    with runs.merging(record.path):  # of two that start at once, one is first
+        if (now := status(out)).get("state") == "running":
+            raise Busy(
+                f"{out} is being written by process {now['pid']} on {now['host']}: wait for it, or choose another "
+                "place."
+            )
+        record.write()
 
     def on_cell(number: int, cells: int, source: str) -> None:
         line = first_line(source)
@@ -68,18 +69,17 @@ def execute(
         record.write(state="failed", kind=kind, error=sentence, ended=_now())
         return sentence
 
-    out.parent.mkdir(parents=True, exist_ok=True)
     try:
-        record.write()
-        kernel.run(
-            node,
-            plain,
-            cwd=out.parent,
-            timeout=timeout,
-            on_cell=on_cell,
-            on_signal=on_signal,
-            save=lambda nb: files.write_atomic(out, _bytes(nb)),
-        )
+        with processes.repeating(record.beat, runs.BEAT_SECONDS):
+            kernel.run(
+                node,
+                plain,
+                cwd=out.parent,
+                timeout=timeout,
+                on_cell=on_cell,
+                on_signal=on_signal,
+                save=lambda nb: files.write_atomic(out, _bytes(nb)),
+            )
     except kernel.CellFailed as error:
         known = {"UserError": UserError, "Busy": Busy}.get(error.name)
         sentence = failed("user" if known else "cell", error.message if known else str(error))
@@ -104,15 +104,14 @@ def status(out: Path) -> dict[str, Any]:
 
     {state: "running" | "done" | "failed", cell: number from 1, cells: how many, line: first line of the cell,
     error: a sentence, kind: "user" | "cell" | "signal" | "killed" | "internal", started, ended: ISO times,
-    parameters, host, pid, born (when the process was, in seconds since 1970)}
-    `running` is believed only while its process lives (on this host; another host's is taken at its word).
+    parameters, host, pid, born (when the process was, in seconds since 1970), beat (its last heartbeat, the same)}
+    `running` is believed only while its process lives; another host's, while its heart beats.
     """
     path = status_path(out)
     if not path.exists():
         return {}
-    value = files.read_json(path, ("state", "kind", "error", "host", "pid"))
-    here = value["host"] == socket.gethostname()
-    if value["state"] == "running" and here and not alive(value["pid"], value.get("born", 0.0)):
+    value = {"born": 0.0, "beat": 0.0} | files.read_json(path, ("state", "kind", "error", "host", "pid"))
+    if value["state"] == "running" and not runs.works(value):
         value |= {"state": "failed", "kind": "killed", "error": f"process {value['pid']} is gone: it was killed"}
     return value
 
@@ -124,12 +123,17 @@ class _Status:
             "state": "running", "cell": None, "cells": None, "line": None, "error": None, "kind": None,
             "started": _now(), "ended": None,
             "parameters": json.loads(json.dumps(parameters), parse_constant=lambda _: None),  # JSON has no NaN
-            "host": socket.gethostname(), "pid": os.getpid(), "born": born(),
         }  # fmt: skip
+        self.alone = threading.RLock()  # a signal may come while its own thread writes
 
     def write(self, **changes: object) -> None:
-        self.value |= changes
-        files.write_atomic(self.path, (json.dumps(self.value, indent=1) + "\n").encode())
+        with self.alone:
+            self.value |= changes | runs.signature()
+            files.write_json(self.path, self.value)
+
+    def beat(self) -> None:
+        with contextlib.suppress(UserError, OSError):  # a disk that hiccups: the next beat
+            self.write()
 
 
 def first_line(source: str) -> str:

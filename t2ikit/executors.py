@@ -63,9 +63,7 @@ def local(jobs: Sequence[Job], workers: int, log: Log) -> dict[str, Exception]:
     return failures
 
 
-def slurm(
-    jobs: Sequence[Job], workers: int, log: Log, sbatch: Mapping[str, str] | None = None
-) -> dict[str, Exception]:
+def slurm(jobs: Sequence[Job], workers: int, log: Log, sbatch: Mapping[str, str] | None = None) -> dict[str, Exception]:
     """Submit the jobs as one array, at most `workers` running at once, and wait. The logs are in `slurm/` beside the
     reports.
 

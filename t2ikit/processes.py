@@ -50,6 +50,24 @@ def catching(handler: Callable[[int], object], *signums: int) -> Iterator[None]:
             signal.signal(signum, earlier)
 
 
+@contextmanager
+def repeating(action: Callable[[], object], seconds: float) -> Iterator[None]:
+    """Have `action` called every so many seconds, by a thread, for the length of a `with` block."""
+    over = threading.Event()
+
+    def repeat() -> None:
+        while not over.wait(seconds):
+            action()
+
+    thread = threading.Thread(target=repeat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
 def leave(signum: int) -> NoReturn:
     """End as a process that a signal stopped in good order: 143 after SIGTERM, 130 after Ctrl-C."""
     raise KeyboardInterrupt if signum == signal.SIGINT else SystemExit(128 + signum)

@@ -16,19 +16,19 @@ import hashlib
 import os
 import secrets
 import socket
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from t2ikit.errors import Busy, UserError
 from t2ikit.files import locked, read_json, write_json
-from t2ikit.processes import alive, born
+from t2ikit.processes import alive, born, repeating
 
 LEASE_SECONDS = 900.0  # a lease of another host is given up after this long without a heartbeat
 BEAT_SECONDS = 60.0
-LEASE_KEYS = ("host", "pid", "born", "token", "beat")
+SIGNATURE = ("host", "pid", "born", "beat")
+LEASE_KEYS = (*SIGNATURE, "token")
 ROW_KEYS = (
     "run", "backbone", "world", "tier", "seed", "steps", "images", "N", "D", "C", "flops_exact", "flops_paper", "loss",
     "val_loss", "loss_space", "status", "device", "seconds", "exact_resume",
@@ -47,6 +47,18 @@ def merging(path: Path) -> contextlib.AbstractContextManager[None]:
     """Those who read, merge and write `path`, a table or a folder of them, come one after the other."""
     name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
     return locked(home() / "locks" / name)
+
+
+def signature() -> dict[str, Any]:
+    """Who works on a file, in the file: this process, as of now."""
+    return dict(zip(SIGNATURE, (socket.gethostname(), os.getpid(), born(), time.time()), strict=True))
+
+
+def works(signed: Mapping[str, Any]) -> bool:
+    """Whether the process of this signature still works: on this host it is looked at, another's heartbeat tells."""
+    if signed["host"] != socket.gethostname():
+        return time.time() - signed["beat"] < LEASE_SECONDS
+    return alive(signed["pid"], signed["born"])
 
 
 class Lease:
@@ -84,8 +96,7 @@ class Lease:
             self.path.unlink(missing_ok=True)
 
     def _write(self) -> None:
-        values = (socket.gethostname(), os.getpid(), born(), self.token, time.time())
-        write_json(self.path, dict(zip(LEASE_KEYS, values, strict=True)))
+        write_json(self.path, signature() | {"token": self.token})
 
     def _alone(self) -> contextlib.AbstractContextManager[None]:
         """Those who take, renew or release the lease come one after the other."""
@@ -101,30 +112,24 @@ def holder_of(folder: Path) -> dict[str, Any] | None:
         if path.exists():
             raise
         return None
-    if lease["host"] != socket.gethostname():
-        return lease if time.time() - lease["beat"] < LEASE_SECONDS else None
-    return lease if alive(lease["pid"], lease["born"]) else None
+    return lease if works(lease) else None
 
 
 @contextlib.contextmanager
 def leased(folder: Path) -> Iterator[Lease]:
     """Hold the folder's lease for the length of a `with` block, with a heartbeat through steps of any length."""
-    lease, over = Lease(folder), threading.Event()
+    lease = Lease(folder)
     lease.acquire()
 
-    def keep() -> None:
-        while not over.wait(BEAT_SECONDS):
-            # lost, or no space: the writer finds out at its next check or write; or a disk that hiccups: the next beat
-            with contextlib.suppress(UserError, OSError):
-                lease.beat()
+    def beat() -> None:
+        # lost, or no space: the writer finds out at its next check or write; or a disk that hiccups: the next beat
+        with contextlib.suppress(UserError, OSError):
+            lease.beat()
 
-    heart = threading.Thread(target=keep, name="lease", daemon=True)
-    heart.start()
     try:
-        yield lease
+        with repeating(beat, BEAT_SECONDS):
+            yield lease
     finally:
-        over.set()
-        heart.join()
         lease.release()
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import nbformat
 import numpy as np
 import pytest
 
-from t2ikit import batch, executors
+from t2ikit import batch, executors, runs
 from t2ikit.errors import Busy, UserError
 from t2ikit.notebook_parameters import Parameter, as_plain, checked, declared, from_text
 
@@ -340,6 +341,55 @@ def test_a_killed_executor_does_not_leave_running(tmp_path):
     batch.status_path(out).write_text(whole)
     batch.execute(write(tmp_path / "n.ipynb", "1"), {}, out)  # and the place is free again
     assert batch.status(out)["state"] == "done"
+
+
+def test_a_notebook_on_a_node_that_died_is_free_when_its_heart_no_longer_beats(tmp_path):
+    out = batch.execute(source := write(tmp_path / "n.ipynb", "1"), {}, tmp_path / "out" / "o.ipynb")
+    value = json.loads(batch.status_path(out).read_text()) | {"state": "running", "host": "elsewhere", "pid": 1}
+    batch.status_path(out).write_text(json.dumps(value | {"beat": time.time() - runs.LEASE_SECONDS / 2}))
+    with pytest.raises(Busy, match="by process 1 on elsewhere: wait for it"):
+        batch.execute(source, {}, out)
+    batch.status_path(out).write_text(json.dumps(value | {"beat": time.time() - runs.LEASE_SECONDS - 1}))
+    assert batch.status(out)["kind"] == "killed"
+    batch.execute(source, {}, out)
+    assert batch.status(out)["state"] == "done"
+
+
+def test_a_long_cell_has_a_heartbeat(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "BEAT_SECONDS", 0.01)
+    waits = (
+        "import json, time\n"
+        "seen = set()\n"
+        "while len(seen) < 3:\n"
+        "    seen.add(json.load(open('o.status.json'))['beat'])\n"
+        "    time.sleep(0.01)"
+    )
+    out = batch.execute(write(tmp_path / "n.ipynb", waits), {}, tmp_path / "out" / "o.ipynb", timeout=60)
+    assert batch.status(out)["state"] == "done"
+
+
+def test_of_two_that_start_at_once_one_executes(tmp_path):
+    """A second one beside it asks while the first is between its look and its first word."""
+    source, out = write(tmp_path / "n.ipynb", WAITS), tmp_path / "out" / "o.ipynb"
+    code = (
+        "import sys\nfrom t2ikit import batch, execution\nsays = execution._Status.write\n"
+        "def slowly(record, **changes):\n"
+        "    print('looked', flush=True), sys.stdin.readline(), says(record, **changes)\n"
+        "execution._Status.write = slowly\n"
+        "batch.execute(sys.argv[1], {}, sys.argv[2])"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    both = [subprocess.Popen([sys.executable, "-c", code, source, out], **pipes) for _ in range(2)]
+    looked = [select.select([process.stdout for process in both], [], [])[0][0].readline()]
+    for process in both:
+        process.stdin.write("\n" * 100)
+        process.stdin.flush()
+    until(lambda: any(process.poll() is not None for process in both))
+    (loser,) = [process for process in both if process.poll() is not None]
+    (winner,) = [process for process in both if process is not loser]
+    assert looked == ["looked\n"] and "Busy" in loser.communicate()[1]
+    winner.terminate()
+    winner.communicate(timeout=60)
 
 
 # --- figures of papers ---
