@@ -87,3 +87,16 @@ def gemm_peak(
     repeats = max(5, min(200, math.ceil(seconds / max(once(), 1e-6))))
     times = sorted(once() for _ in range(repeats))
     return 2 * n**3 / times[len(times) // 2]
+
+
+def usable(device: str) -> None:
+    """UserError unless torch can compute there."""
+    import torch
+
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise UserError(
+            f"The device {device!r} cannot be used ({reason}): choose cpu, or cuda with a driver."
+        ) from None

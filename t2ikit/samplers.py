@@ -51,7 +51,7 @@ def ddim(
     k·⌊T/steps⌋ + 1: UserError where that leaves out more than a tenth of the noisy end, at which pure noise belongs.
     """
     timesteps = objective.scheduler.config.num_train_timesteps
-    _possible("DDIM", steps, timesteps - 1, guidance)
+    possible("DDIM", steps, guidance, timesteps - 1)
     if not _spans(steps, timesteps):
         near = (next(k for k in range(steps, end, by) if _spans(k, timesteps)) for end, by in ((0, -1), (timesteps, 1)))
         raise UserError(
@@ -128,7 +128,7 @@ def _velocity(model: nn.Module, condition: Condition, null: Condition, scale: fl
 
 def _times(name: str, steps: int, guidance: float) -> Iterator[tuple[float, float]]:
     """The two ends of each step."""
-    _possible(name, steps, 10_000, guidance)
+    possible(name, steps, guidance)
     return pairwise(1 - k / steps for k in range(steps + 1))
 
 
@@ -137,7 +137,8 @@ def _spans(steps: int, timesteps: int) -> bool:
     return steps * (timesteps // steps) >= 0.9 * timesteps
 
 
-def _possible(name: str, steps: int, most: int, guidance: float) -> None:
+def possible(name: str, steps: int, guidance: float, most: int = 10_000) -> None:
+    """UserError unless a sampler can draw so."""
     if not 1 <= steps <= most:
         raise UserError(f"{steps} {name} steps are not possible: choose 1 to {most}.")
     if not math.isfinite(guidance):

@@ -15,35 +15,55 @@ from PIL import Image
 from t2ikit.config import digest
 from t2ikit.errors import UserError
 from t2ikit.files import read_json, write_atomic, write_json
+from t2ikit.hardware import usable
 
 KEYS = ("run", "prompts")  # of the JSON file beside a sheet
+COLUMNS, LIMIT = 16, 16_383  # images in a row of a sheet; pixels of a WebP's side
 
 
 def sample(
-    folder: Path, prompts: Sequence[str], step: int | None = None, seed: int = 0, steps: int = 50, guidance: float = 7.5
+    folder: Path,
+    prompts: Sequence[str],
+    step: int | None = None,
+    seed: int = 0,
+    steps: int = 50,
+    guidance: float = 7.5,
+    device: str = "cpu",
 ) -> Path:
     """The sheet, in the run's folder, of `prompts` drawn from its raw weights of `step` (default: the last).
 
     Asked again for the same, it is returned as it is.
     """
     from t2ikit.generate import generate, load_run, snapshots
+    from t2ikit.samplers import possible
 
+    possible("sampler", steps, guidance)
+    usable(device)
     known = snapshots(folder)
     step = known[-1] if step is None and known else step
     how = {"step": step, "seed": seed, "steps": steps, "guidance": guidance, "prompts": list(prompts)}
     path = folder / "samples" / f"{digest(how)}.webp"
     if not path.exists():
         parts, model = load_run(folder, step)
-        images = generate(parts, model, prompts, seed, steps, guidance)
+        size = parts.config.resolution
+        if len(prompts) > (most := LIMIT // size * COLUMNS):
+            raise UserError(f"{len(prompts)} prompts of {size} px do not fit one sheet: give at most {most} at a time.")
+        images = generate(parts, model, prompts, seed, steps, guidance, device=device)
         write_json(path.with_suffix(".json"), {"run": folder.name, **how})
         write_atomic(path, sheet(images))
     return path
 
 
 def sheet(images: np.ndarray) -> bytes:
-    """uint8 [n, R, R, 3] → one lossless WebP, n images in a row."""
+    """uint8 [n, R, R, 3] → one lossless WebP, row by row, at most 16 images in each; what is left over is black."""
+    n, size = images.shape[:2]
+    columns = min(n, COLUMNS)
+    rows = -(-n // columns)
+    filled = np.zeros((rows * columns, *images.shape[1:]), np.uint8)
+    filled[:n] = images
+    pixels = filled.reshape(rows, columns, size, size, 3).swapaxes(1, 2).reshape(rows * size, columns * size, 3)
     buffer = io.BytesIO()
-    Image.fromarray(np.concatenate(list(images), axis=1)).save(buffer, "WEBP", lossless=True, method=6)
+    Image.fromarray(pixels).save(buffer, "WEBP", lossless=True, method=6)
     return buffer.getvalue()
 
 
@@ -55,11 +75,16 @@ def read_sheet(path: Path) -> tuple[dict[str, Any], list[np.ndarray]]:
     except (OSError, SyntaxError) as error:
         raise UserError(f"{path} cannot be read as an image ({error}): restore it, or sample again.") from None
     n = len(how["prompts"])
-    if pixels.shape[1] != n * pixels.shape[0]:
+    columns = min(n, COLUMNS)
+    rows = -(-n // columns)
+    size = pixels.shape[0] // rows
+    if pixels.shape != (rows * size, columns * size, 3):
         raise UserError(
-            f"{path} is {pixels.shape[1]} × {pixels.shape[0]} px, not {n} square images in a row: sample the run again."
+            f"{path} is {pixels.shape[1]} × {pixels.shape[0]} px, not {n} square images in {rows} row(s): sample the "
+            "run again."
         )
-    return how, [pixels[:, i * pixels.shape[0] : (i + 1) * pixels.shape[0]] for i in range(n)]
+    images = pixels.reshape(rows, size, columns, size, 3).swapaxes(1, 2).reshape(-1, size, size, 3)
+    return how, list(images[:n])
 
 
 def commit(sheets: Iterable[Path], results: Path) -> None:

@@ -164,6 +164,13 @@ def test_sample_refuses_in_one_sentence(call, home, trained, tmp_path):
     ]:
         code, out, err = call("sample", run, "--prompts", prompts)
         assert (code, out) == (2, "") and said in err and err.count("\n") == 1
+    for option, value, said in [
+        ("--guidance", "nan", "A guidance scale of nan is not possible"),
+        ("--steps", 0, "0 sampler steps are not possible: choose 1 to 10000"),
+        ("--device", "abacus", "The device 'abacus' cannot be used"),
+    ]:
+        code, out, err = call("sample", trained, "--prompts", good, option, value)
+        assert (code, out) == (2, "") and said in err and err.count("\n") == 1
 
 
 def test_a_home_that_cannot_be_written_to_is_one_sentence(call, home, monkeypatch, codec):

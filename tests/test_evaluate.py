@@ -138,6 +138,12 @@ def test_a_score_that_is_no_number_and_a_damaged_file_are_refused(tmp_path):
         Scores(tmp_path / "scores.sqlite").of("m", ["a"], lambda rows: [np.zeros(1)])
 
 
+def test_scores_that_are_only_out_of_reach_are_not_to_be_deleted(tmp_path):
+    (tmp_path / "scores.sqlite").mkdir()
+    with pytest.raises(UserError, match="unable to open database file.*: see that it can be written to"):
+        Scores(tmp_path / "scores.sqlite")
+
+
 def clear(image):
     image = image.convert("RGBA")
     image.putpixel((0, 0), (255, 0, 0, 0))
@@ -291,7 +297,7 @@ def test_what_cannot_work_is_said_before_anything_is_scored(folder, tmp_path, mo
         harness.evaluate([path], ["contrastive"], device="gpu", say=quiet)
     with pytest.raises(UserError, match="a margin above zero"):
         harness.evaluate([path, path], margin=-1.0, say=quiet)
-    with pytest.raises(UserError, match="a finite guidance"):
+    with pytest.raises(UserError, match="A guidance scale of nan is not possible"):
         Sampling(guidance=float("nan"))
     (tmp_path / "x").mkdir()
     shutil.copytree(path, tmp_path / "x" / path.name)

@@ -95,6 +95,17 @@ def test_a_codec_that_changed_since_training_is_refused(trained, tmp_path, save_
         load_run(folder)
 
 
+def test_many_prompts_are_rows_of_one_sheet(trained, tmp_path):
+    """WebP ends at 16,383 px: 255 images of 64 px side by side."""
+    drawn = np.random.default_rng(0).integers(0, 256, (300, 64, 64, 3), np.uint8)
+    (tmp_path / "s.webp").write_bytes(samples.sheet(drawn))
+    write_json(tmp_path / "s.json", {"run": "run", "prompts": ["a"] * 300})
+    images = samples.read_sheet(tmp_path / "s.webp")[1]
+    assert len(images) == 300 and all(map(np.array_equal, images, drawn))
+    with pytest.raises(UserError, match="^4081 prompts of 64 px do not fit one sheet: give at most 4080 at a time."):
+        samples.sample(trained, ["a"] * 4081, steps=1)
+
+
 def test_a_sheet_is_read_back_and_damaged_ones_are_named(trained, tmp_path):
     folder = shutil.copytree(trained, tmp_path / "run")
     path = samples.sample(folder, PROMPTS, steps=1)

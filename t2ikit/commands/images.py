@@ -13,6 +13,7 @@ from t2ikit.commands.console import Json, emit, pairs, say
 from t2ikit.errors import UserError
 
 app = typer.Typer()
+Device = Annotated[str, typer.Option(help="cpu, cuda …")]
 
 
 @app.command()
@@ -24,6 +25,7 @@ def sample(
     steps: Annotated[int, typer.Option(help="Steps of the sampler, two forward passes each.")] = 50,
     guidance: Annotated[float, typer.Option(help="Classifier-free guidance scale; 1 is none.")] = 7.5,
     export: Annotated[Path | None, typer.Option(help="Also copy the sheets into this folder of results.")] = None,
+    device: Device = "cpu",
 ) -> None:
     """Draw prompts from trained runs: one sheet of images a run, its path on stdout."""
     from t2ikit import samples
@@ -34,7 +36,7 @@ def sample(
         texts = [line for line in prompts.read_text("utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError):
         raise UserError(f"{prompts} is not readable as UTF-8 text: give a text file with a prompt a line.") from None
-    sheets = [samples.sample(run, texts, step, seed, steps, guidance) for run in runs]
+    sheets = [samples.sample(run, texts, step, seed, steps, guidance, device) for run in runs]
     if export:
         samples.commit(sheets, export)
     for path in sheets:
@@ -74,7 +76,7 @@ def evaluate(
             "model, minilm beside our own)."
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda …")] = "cpu",
+    device: Device = "cpu",
     as_json: Json = False,
 ) -> None:
     """Score images with intervals over prompts; of several runs each is compared with the first. Again, it goes on."""

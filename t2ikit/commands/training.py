@@ -154,6 +154,9 @@ def study(
         typer.Option(help="GPU whose hours are given (default: this machine, by its GEMM peak; at paper H100, H200)."),
     ] = None,
     mfu: Annotated[float, typer.Option(help="Model FLOPs utilisation, an assumption.")] = 0.4,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Runs at once (default: what the cores hold; 1 with a GPU).")
+    ] = None,
     save: Annotated[Path | None, typer.Option(help="With --rates: the CSV file that keeps the sweep.")] = None,
     export: Annotated[
         Path | None,
@@ -194,7 +197,7 @@ def study(
     if dry_run and not export:
         return
     root = home() / "runs"
-    folders = trained(wanted, root) if dry_run else train_apart(wanted, root)
+    folders = trained(wanted, root) if dry_run else train_apart(wanted, root, workers)
     if export:
         say(f"{results.export(folders, export)} of {len(wanted)} runs, those trained here, are in {export}.")
         if folders and along_budgets and not rates:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from t2ikit.encoders import ASSETS
@@ -18,6 +17,7 @@ from t2ikit.errors import UserError, choose
 from t2ikit.evaluation.measures import CHECKER, Scored, build, measure
 from t2ikit.evaluation.scores import Scores
 from t2ikit.evaluation.sets import ImageSet, Sampling, image_set, reference_images
+from t2ikit.hardware import usable
 from t2ikit.laws.intervals import spearman
 from t2ikit.metrics.statistics import differences, equivalent, paired, prompts_needed
 from t2ikit.runs import home
@@ -112,17 +112,6 @@ def checked(name: str) -> None:
         raise UserError(f"{name!r} is no metric: write it as {' or '.join(allowed)}.")
     if wanted == "FILE" and not Path(which).is_file():
         raise UserError(f"There is no checkpoint {which}: give {kind}: the path of a file as its authors publish it.")
-
-
-def usable(device: str) -> None:
-    """UserError unless torch can compute there."""
-    try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise UserError(
-            f"The device {device!r} cannot be used ({reason}): choose cpu, or cuda with a driver."
-        ) from None
 
 
 def _lacks(name: str, images: ImageSet, against: Tensor | None) -> str | None:

@@ -84,10 +84,9 @@ class Scores:
             with contextlib.closing(sqlite3.connect(self.path, timeout=60)) as db, db:
                 yield db
         except sqlite3.DatabaseError as error:
-            raise UserError(
-                f"The scores in {self.path} cannot be read or written ({error}): make the file writable, or delete it "
-                "and score again."
-            ) from None
+            damaged = not isinstance(error, sqlite3.OperationalError)  # locked, read-only, or the disk is full
+            remedy = "delete it" if damaged else "see that it can be written to and that its disk has room"
+            raise UserError(f"{self.path} cannot be read or written ({error}): {remedy}, and score again.") from None
 
 
 def image_hashes(images: Tensor) -> list[str]:

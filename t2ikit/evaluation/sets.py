@@ -30,7 +30,7 @@ from t2ikit.generate import generate, load_run, snapshot_step, snapshots
 from t2ikit.metrics.images import read_images
 from t2ikit.metrics.scenes_questions import scene_questions
 from t2ikit.metrics.tifa import read_prompts, read_questions
-from t2ikit.samplers import sampler
+from t2ikit.samplers import possible, sampler
 from t2ikit.train.setup import Parts
 
 BATCH = 32  # images drawn, then written, at once
@@ -47,11 +47,7 @@ class Sampling:
     guidance: float = 7.5
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or not np.isfinite(self.guidance):
-            raise UserError(
-                f"{self.steps} sampler steps at a guidance of {self.guidance} are not possible: choose 1 step or more "
-                "and a finite guidance, 1 for none."
-            )
+        possible("sampler", self.steps, self.guidance)
 
 
 @dataclass

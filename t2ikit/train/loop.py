@@ -86,11 +86,16 @@ def check_folder(folder: Path, parts: Parts) -> None:
 
 def check_evaluated(folder: Path, budget: Budget) -> None:
     """Raise a UserError if the run in `folder` has passed a step that it is asked to be evaluated at."""
-    if not budget.eval_at or not (folder / "row.json").exists():
+    if not budget.eval_at or not (folder / "checkpoint.json").exists():
         return
-    passed = files.read_json(folder / "row.json", runs.ROW_KEYS)["steps"]
-    seen = {e["step"] for e in files.read_lines(folder / "log.jsonl", ("step",)) if "val_loss" in e}
-    if lost := [step for step in budget.eval_at if step < passed and step not in seen]:
+    passed = files.read_json(folder / "checkpoint.json", ("step",))["step"]  # what comes after is trained again
+    averaged = {
+        e["step"]: "val_loss_averaged" in e
+        for e in files.read_lines(folder / "log.jsonl", ("step",))
+        if "val_loss" in e and e["step"] <= passed
+    }
+    # of the last step an evaluation that is missing altogether is made up
+    if lost := [k for k in budget.eval_at if k <= passed and not averaged.get(k, k == passed)]:
         raise UserError(
             f"{folder.name} has {passed} steps and was not evaluated at step {lost[0]}, as is asked for now: move "
             "the folder away and run the same command again, which trains it anew."

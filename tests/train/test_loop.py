@@ -268,6 +268,20 @@ def test_a_run_that_passed_a_step_without_the_evaluation_asked_for_is_a_sentence
     assert train(*smoke(steps=4, eval_every=4, eval_at=[4])) == folder
 
 
+def test_an_evaluation_of_the_raw_weights_alone_is_not_a_studys(smoke):
+    train(*smoke(steps=4, eval_every=2))
+    with pytest.raises(UserError, match="has 4 steps and was not evaluated at step 2"):
+        train(*smoke(steps=4, eval_every=2, eval_at=[2]))
+
+
+def test_steps_that_are_trained_again_can_still_be_evaluated(smoke):
+    """Killed after a log line, long after its last checkpoint: the row is ahead of what training goes on from."""
+    folder = train(*smoke(steps=2, eval_every=10))
+    write_json(folder / "row.json", read_json(folder / "row.json") | {"status": "running", "steps": 5})
+    train(*smoke(steps=6, eval_every=10, eval_at=[4]))
+    assert [e["step"] for e in log_of(folder) if "val_loss_averaged" in e] == [2, 4, 6]
+
+
 def test_an_evaluation_that_was_lost_is_made_up(smoke, whole, home):
     """Killed between the last checkpoint and its evaluation."""
     config, budget = smoke(steps=2)
