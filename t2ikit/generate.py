@@ -37,6 +37,8 @@ def snapshot_step(folder: Path, step: int | None = None) -> int:
 
 def load_run(folder: Path, step: int | None = None, averaged: bool = False) -> tuple[Parts, nn.Module]:
     """The parts of a run and its backbone with the weights of `step` (default: the last): raw, or their EMA."""
+    if not folder.is_dir():
+        raise UserError(f"There is no run folder {folder}: give one as `t2ikit train` prints it.")
     noted = read_json(folder / "config.json", ("config",))
     step = snapshot_step(folder, step)
     parts = resolve(config_of(folder / "config.json", noted["config"]))

@@ -10,6 +10,7 @@ scores.csv     what `t2ikit evaluate --export` found of their images: a row a ru
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -227,10 +228,14 @@ def one_loss_space(curves: pd.DataFrame) -> None:
 
 
 def finished(root: Path) -> list[Path]:
-    """The folders under `root` of runs that are done and that nobody writes to."""
-    return sorted(
-        p.parent for p in root.glob("*/row.json") if row(p.parent)["status"] == "done" and not holder_of(p.parent)
-    )
+    """The folders under `root` of runs that are done and that nobody writes to; `runs.table` names damaged ones."""
+
+    def done(folder: Path) -> bool:
+        with contextlib.suppress(UserError):
+            return row(folder)["status"] == "done" and not holder_of(folder)
+        return False
+
+    return sorted(p.parent for p in root.glob("*/row.json") if done(p.parent))
 
 
 def export(folders: Sequence[Path], results: Path) -> int:

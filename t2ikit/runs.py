@@ -75,8 +75,9 @@ class Lease:
                     f"{self.path.parent.name} is being trained by process {holder['pid']} on {holder['host']}: "
                     f"wait for it, or stop it and run the same command again."
                 )
-            for left in self.path.parent.rglob(".*.tmp"):  # what a killed writer left behind
-                left.unlink(missing_ok=True)
+            for own in (self.path.parent, self.path.parent / "snapshots"):  # not images: others may be drawing
+                for left in own.glob(".*.tmp"):  # what a killed writer left behind
+                    left.unlink(missing_ok=True)
             self._write()
 
     def beat(self) -> None:

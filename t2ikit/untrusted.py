@@ -24,7 +24,8 @@ width word-break grid-template-columns gap flex flex-wrap image-rendering""".spl
 _ANYWHERE = set("class title colspan rowspan scope align width height alt start open".split())
 _STYLE = re.compile(r"<style\b[^>]*>(.*?)</style\s*>", re.IGNORECASE | re.DOTALL)
 _SCRIPT = re.compile(r"<script\b.*?(?:</script\s*>|\Z)", re.IGNORECASE | re.DOTALL)
-_STYLER_RULE = re.compile(r"\s*#T_[\w#.,:()\s-]*\{[^{}]*\}")  # pandas' Styler gives its tables ids that start with T_
+_STYLED = r"\s*#T_[\w#.:()\s-]*"  # pandas' Styler gives its tables ids that start with T_
+_STYLER_RULE = re.compile(rf"{_STYLED}(?:,{_STYLED})*\{{[^{{}}]*\}}")
 _IMPORT = re.compile(r"""(?:\bfrom\s*|\bimport\s*\(?\s*)["'`]((?:https?:)?//[^"'`]+)""")
 
 

@@ -160,7 +160,7 @@ def test_sample_refuses_in_one_sentence(call, home, trained, tmp_path):
         (tmp_path / "none.txt", trained, "There is no file"),
         (empty, trained, "A prompt is empty, or there is none"),
         (binary, trained, "not readable as UTF-8"),
-        (good, tmp_path / "no-run", "config.json is missing"),
+        (good, tmp_path / "no-run", "There is no run folder"),
     ]:
         code, out, err = call("sample", run, "--prompts", prompts)
         assert (code, out) == (2, "") and said in err and err.count("\n") == 1

@@ -369,6 +369,12 @@ def test_cleaned_html_has_nothing_active(markup):
     assert external_loads(cleaned) == []
 
 
+@pytest.mark.parametrize("selectors", ["#T_a, body", "body, #T_a", "#T_a > p, *", "#T_a, #T_b ~ main"])
+def test_a_style_of_more_than_tables_is_dropped(selectors):
+    assert "display" not in untrusted.clean_html(f"<style>{selectors} {{ display: none }}</style>x")[0]
+    assert "display" in untrusted.clean_html("<style>#T_a td, #T_b th.col1 { display: none }</style>x")[0]
+
+
 def test_tables_keep_their_look():
     import pandas as pd
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from t2ikit import results
+from t2ikit import results, runs
 from t2ikit.errors import UserError
 from t2ikit.files import read_json, read_lines, write_json, write_lines
 from t2ikit.results import combine, distinct, export, finished, one_loss_space, read_committed, read_live, read_run
@@ -122,6 +122,12 @@ def test_an_evaluation_that_a_second_training_skips_stays_where_both_agree(folde
         export(finished(folder), tmp_path / "results")
         curves = read_committed(tmp_path / "results").curves
         assert curves[curves["run"] == "a-0"]["step"].tolist() == steps
+
+
+def test_one_damaged_folder_does_not_stop_the_export_of_the_others(tmp_path, folder):
+    (folder / "a-0" / "row.json").write_text("{")
+    assert [f.name for f in finished(folder)] == ["b-1"]
+    assert any("a-0/row.json" in problem for problem in runs.table(folder)[1])
 
 
 def test_no_finished_run_writes_nothing(tmp_path, folder):

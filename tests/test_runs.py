@@ -188,9 +188,11 @@ def test_taking_the_lease_clears_what_a_killed_writer_left(tmp_path):
     for path in left:
         path.write_bytes(b"half")
     (tmp_path / "row.json").write_text("{}")
+    (tmp_path / "images").mkdir()
+    (drawn := tmp_path / "images" / ".0001.png.13.abc.tmp").write_bytes(b"half")  # by another process, which goes on
     with leased(tmp_path):
         assert not any(path.exists() for path in left)
-        assert (tmp_path / "row.json").exists()
+        assert (tmp_path / "row.json").exists() and drawn.exists()
 
 
 # the table
