@@ -11,7 +11,7 @@ HERE = Path(__file__).parent
 RESULTS, PUBLISHED, PROMPTS = HERE / "results", HERE / "published", HERE / "prompts.json"
 
 FIG03 = Study("fig03", "UNet designs under one setting", ("sd2-c320", "sd2-c512", "sdxl-c320", "ifxl-c512"))
-# SD2 and SDXL come first in each panel of figure 4, so that they have the same colours in all three
+# a backbone of several panels of figure 4 has one place in all, and with it one colour
 FIG04A = Study("fig04a", "Width", ("sd2-c320", "sdxl-c320", "sdxl-c128", "sdxl-c192", "sdxl-c384"))
 FIG04B = Study(
     "fig04b",
@@ -19,13 +19,13 @@ FIG04B = Study(
     (
         "sd2-c320",
         "sdxl-c320",
+        "sdxl-td4_4",
+        "sdxl-td4_12",
+        "sdxl-td4_8",
         "sdxl-td2",
         "sdxl-td4",
         "sdxl-td12",
         "sdxl-td14",
-        "sdxl-td4_4",
-        "sdxl-td4_8",
-        "sdxl-td4_12",
     ),
 )
 FIG04C = Study(

@@ -63,6 +63,13 @@ def test_studies_name_backbones_that_exist(study):
         assert zoo.spec(backbone).name == backbone
 
 
+def test_a_backbone_has_one_colour_in_the_panels_of_figure_4():
+    places = [set(enumerate(study.backbones)) for study in (studies.FIG04A, studies.FIG04B, studies.FIG04C)]
+    places = set.union(*places)
+    shared = {b for study in (studies.FIG04B, studies.FIG04C) for b in study.backbones}
+    assert all(sum(b == name for _, name in places) == 1 for b in shared), sorted(places)
+
+
 COMMITTED = results.read_committed(studies.RESULTS)
 
 
