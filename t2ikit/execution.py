@@ -124,7 +124,7 @@ class _Status:
             "started": _now(), "ended": None,
             "parameters": json.loads(json.dumps(parameters), parse_constant=lambda _: None),  # JSON has no NaN
         }  # fmt: skip
-        self.alone = threading.RLock()  # a signal may come while its own thread writes
+        self.alone = threading.RLock()  # cells, signals and the heart write
 
     def write(self, **changes: object) -> None:
         with self.alone:

@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any
 
 from t2ikit.errors import Busy, NotebookFailed, UserError, need
 from t2ikit.execution import execute, status, to_stderr
-from t2ikit.processes import catching, leave, side_by_side
+from t2ikit.processes import LOOK, catching, leave, side_by_side
 
 RESTARTS = 20  # of a Slurm job whose time was up
 WARNING = 180  # seconds before a Slurm job's time is up: longer than a kernel has for its checkpoint
@@ -67,8 +68,9 @@ def slurm(jobs: Sequence[Job], workers: int, log: Log, sbatch: Mapping[str, str]
     """Submit the jobs as one array, at most `workers` running at once, and wait. The logs are in `slurm/` beside the
     reports.
 
-    sbatch: its options by their long names, such as time, partition, gpus; the others come from the cluster's defaults
-    and the SBATCH_* variables of the environment. A job whose time is up writes its checkpoints and is queued again.
+    sbatch: its options by their long names, such as time, partition, gpus, ahead of the SBATCH_* variables of the
+    environment; all else is as these and the cluster's defaults have it. A job whose time is up writes its checkpoints
+    and is queued again; it is told three to four minutes before.
     """
     try:
         import submitit
@@ -77,18 +79,24 @@ def slurm(jobs: Sequence[Job], workers: int, log: Log, sbatch: Mapping[str, str]
         raise need("slurm", "submitit") from None
     if shutil.which("sbatch") is None:
         raise UserError("There is no sbatch here: run on a login node of the cluster, or use executor local.")
+    options = {"signal": f"TERM@{WARNING}", "requeue": True} | dict(sbatch or {})
     cluster = submitit.SlurmExecutor(folder=Path(jobs[0].html).parent / "slurm", python=sys.executable)
     cluster.update_parameters(
         job_name="t2ikit",
         array_parallelism=max(1, workers),
         time=None,  # submitit's default would be five minutes
-        additional_parameters={"signal": f"TERM@{WARNING}", "requeue": True} | dict(sbatch or {}),
+        additional_parameters=options,
     )
+    variables = {"SBATCH_" + ("TIMELIMIT" if key == "time" else key.upper().replace("-", "_")) for key in options}
+    unset = {name: os.environ.pop(name) for name in variables & set(os.environ)}  # they would win
     try:
         submitted = cluster.map_array(_on_node, jobs)
     except FailedJobError as error:
-        said = str(error).strip().splitlines()
-        raise UserError(f"sbatch refused the jobs: {said[-1] if said else 'it gave no reason'}.") from error
+        said = [line for line in str(error).splitlines() if line.strip() and not line.startswith("Try ")]
+        why = said[-1].removeprefix("sbatch: ").removeprefix("error: ") if said else "it gave no reason"
+        raise UserError(f"sbatch refused the jobs: {why.rstrip('.')}.") from error
+    finally:
+        os.environ.update(unset)
     log(f"submitted {', '.join(job.job_id for job in submitted)}")
     failures: dict[str, Exception] = {}
     for job, handle in zip(jobs, submitted, strict=True):
@@ -101,15 +109,21 @@ def _on_node(job: Job) -> str:
     """`run_job` inside a Slurm job. Told that the job's time is nearly up, it has the job queued again, and the next
     start goes on from the checkpoints. A job that was cancelled runs no more by then, and a preempted one is queued by
     Slurm."""
+    import submitit
+
+    starts = int(os.environ.get("SLURM_RESTART_COUNT", 0))
+    while starts and status(Path(job.out)).get("state") == "running":  # its last node died; the heart beat till then
+        time.sleep(LOOK)
     try:
         with catching(leave, signal.SIGTERM):
             return run_job(job)
     except SystemExit:
-        number = os.environ["SLURM_JOB_ID"]
+        number = submitit.JobEnvironment().job_id  # of this one: an array's own number means all of its jobs
         asked = subprocess.run(["squeue", "--noheader", "--jobs", number, "--format", "%T"], capture_output=True)
-        if asked.stdout.strip() == b"RUNNING" and int(os.environ.get("SLURM_RESTART_COUNT", 0)) < RESTARTS:
-            to_stderr(f"{job.name}: queued again")
-            subprocess.run(["scontrol", "requeue", number], check=True)
+        if asked.stdout.strip() != b"RUNNING" or starts >= RESTARTS:
+            raise NotebookFailed(f"{job.name} was stopped, after {starts} restarts.") from None
+        to_stderr(f"{job.name}: queued again")
+        subprocess.run(["scontrol", "requeue", number], check=True)
         raise
 
 

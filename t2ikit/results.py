@@ -248,8 +248,8 @@ def export(folders: Sequence[Path], results: Path) -> int:
         steps = dict(kept.runs.reindex(columns=["run", "steps"]).itertuples(index=False, name=None))
         newer = [f for f in folders if row(f)["steps"] >= steps.get(f.name, 0)]
         fresh = [read_run(f) for f in newer]
-        for folder in newer:
-            config = read_json(folder / "config.json") | {"segments": read_lines(folder / "segments.jsonl")}
+        configs = [read_json(f / "config.json") | {"segments": read_lines(f / "segments.jsonl")} for f in newer]
+        for folder, config in zip(newer, configs, strict=True):
             write_json(results / "configs" / f"{folder.name}.json", config)
         replaced = {f.name for f in newer}
         for kind in ("runs", "curves"):

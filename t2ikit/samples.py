@@ -18,7 +18,7 @@ from t2ikit.files import read_json, write_atomic, write_json
 from t2ikit.hardware import usable
 
 KEYS = ("run", "prompts")  # of the JSON file beside a sheet
-COLUMNS, LIMIT = 16, 16_383  # images in a row of a sheet; pixels of a WebP's side
+COLUMNS, LIMIT = 16, 16_383  # images in a row of a sheet, if they fit; pixels of a WebP's side
 
 
 def sample(
@@ -38,26 +38,32 @@ def sample(
     from t2ikit.samplers import possible
 
     possible("sampler", steps, guidance)
-    usable(device)
     known = snapshots(folder)
     step = known[-1] if step is None and known else step
     how = {"step": step, "seed": seed, "steps": steps, "guidance": guidance, "prompts": list(prompts)}
     path = folder / "samples" / f"{digest(how)}.webp"
     if not path.exists():
+        usable(device)
         parts, model = load_run(folder, step)
-        size = parts.config.resolution
-        if len(prompts) > (most := LIMIT // size * COLUMNS):
+        columns = columns_of(len(prompts), size := parts.config.resolution)
+        if len(prompts) > (most := columns * (LIMIT // size)):
             raise UserError(f"{len(prompts)} prompts of {size} px do not fit one sheet: give at most {most} at a time.")
         images = generate(parts, model, prompts, seed, steps, guidance, device=device)
-        write_json(path.with_suffix(".json"), {"run": folder.name, **how})
-        write_atomic(path, sheet(images))
+        data = sheet(images)
+        write_json(path.with_suffix(".json"), {"run": folder.name, **how, "columns": columns})
+        write_atomic(path, data)
     return path
 
 
+def columns_of(n: int, size: int) -> int:
+    """How many of `n` images of `size` px stand in a row of a sheet."""
+    return max(1, min(n, COLUMNS, LIMIT // size))
+
+
 def sheet(images: np.ndarray) -> bytes:
-    """uint8 [n, R, R, 3] → one lossless WebP, row by row, at most 16 images in each; what is left over is black."""
+    """uint8 [n, R, R, 3] → one lossless WebP, row by row; what the last row has left is black."""
     n, size = images.shape[:2]
-    columns = min(n, COLUMNS)
+    columns = columns_of(n, size)
     rows = -(-n // columns)
     filled = np.zeros((rows * columns, *images.shape[1:]), np.uint8)
     filled[:n] = images
@@ -75,13 +81,13 @@ def read_sheet(path: Path) -> tuple[dict[str, Any], list[np.ndarray]]:
     except (OSError, SyntaxError) as error:
         raise UserError(f"{path} cannot be read as an image ({error}): restore it, or sample again.") from None
     n = len(how["prompts"])
-    columns = min(n, COLUMNS)
-    rows = -(-n // columns)
+    columns = max(1, how.get("columns", n))  # older sheets are one row
+    rows = max(1, -(-n // columns))
     size = pixels.shape[0] // rows
     if pixels.shape != (rows * size, columns * size, 3):
         raise UserError(
-            f"{path} is {pixels.shape[1]} × {pixels.shape[0]} px, not {n} square images in {rows} row(s): sample the "
-            "run again."
+            f"{path} is {pixels.shape[1]} × {pixels.shape[0]} px, not {n} square images, {columns} in a row: sample "
+            "the run again."
         )
     images = pixels.reshape(rows, size, columns, size, 3).swapaxes(1, 2).reshape(-1, size, size, 3)
     return how, list(images[:n])

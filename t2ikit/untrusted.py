@@ -24,8 +24,9 @@ width word-break grid-template-columns gap flex flex-wrap image-rendering""".spl
 _ANYWHERE = set("class title colspan rowspan scope align width height alt start open".split())
 _STYLE = re.compile(r"<style\b[^>]*>(.*?)</style\s*>", re.IGNORECASE | re.DOTALL)
 _SCRIPT = re.compile(r"<script\b.*?(?:</script\s*>|\Z)", re.IGNORECASE | re.DOTALL)
-_STYLED = r"\s*#T_[\w#.:()\s-]*"  # pandas' Styler gives its tables ids that start with T_
-_STYLER_RULE = re.compile(rf"{_STYLED}(?:,{_STYLED})*\{{[^{{}}]*\}}")
+# pandas' Styler gives its tables ids that start with T_; possessive, so that hostile styles take no longer than others
+_STYLED = r"\s*+#T_[\w#.:()\s-]*+"
+_STYLER = re.compile(rf"(?:{_STYLED}(?:,{_STYLED})*+\{{[^{{}}]*+\}})*+\s*+")
 _IMPORT = re.compile(r"""(?:\bfrom\s*|\bimport\s*\(?\s*)["'`]((?:https?:)?//[^"'`]+)""")
 
 
@@ -91,7 +92,7 @@ def external_in_module(source: str) -> list[str]:
 
 def _only_styler(style: str) -> bool:
     calm = not re.search(r"[<\\@]|url\s*\(|expression", style, re.IGNORECASE)
-    return calm and _STYLER_RULE.sub("", style).strip() == ""
+    return calm and _STYLER.fullmatch(style) is not None
 
 
 def _allowed(tag: str, name: str, value: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import subprocess
@@ -67,9 +68,16 @@ def answer(question: str, root: Path) -> str:
 
 
 def wait_for_one(folders: Sequence[Path]) -> None:
-    """Return as soon as one of `folders` is trained by no process."""
+    """Return when one of `folders`, or more, is trained by no process."""
+
+    def held(folder: Path) -> bool:
+        with contextlib.suppress(UserError):  # a lease that cannot be read: whoever asks to train there will say so
+            return runs.holder_of(folder) is not None
+        return False
+
     with catching(leave, signal.SIGTERM, signal.SIGINT):
-        while folders and all(map(runs.holder_of, folders)):
+        time.sleep(LOOK)
+        while folders and all(map(held, folders)):
             time.sleep(LOOK)
 
 

@@ -369,27 +369,34 @@ def test_a_long_cell_has_a_heartbeat(tmp_path, monkeypatch):
 
 
 def test_of_two_that_start_at_once_one_executes(tmp_path):
-    """A second one beside it asks while the first is between its look and its first word."""
+    """Both ask before either may write that it runs."""
     source, out = write(tmp_path / "n.ipynb", WAITS), tmp_path / "out" / "o.ipynb"
     code = (
-        "import sys\nfrom t2ikit import batch, execution\nsays = execution._Status.write\n"
+        "import sys\nfrom t2ikit import batch, execution, runs\nalone, says = runs.merging, execution._Status.write\n"
+        "def asks(path):\n"
+        "    print('asks', flush=True)\n"
+        "    return alone(path)\n"
         "def slowly(record, **changes):\n"
         "    print('looked', flush=True), sys.stdin.readline(), says(record, **changes)\n"
-        "execution._Status.write = slowly\n"
+        "runs.merging, execution._Status.write = asks, slowly\n"
         "batch.execute(sys.argv[1], {}, sys.argv[2])"
     )
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "bufsize": 0}
     both = [subprocess.Popen([sys.executable, "-c", code, source, out], **pipes) for _ in range(2)]
-    looked = [select.select([process.stdout for process in both], [], [])[0][0].readline()]
-    for process in both:
-        process.stdin.write("\n" * 100)
-        process.stdin.flush()
-    until(lambda: any(process.poll() is not None for process in both))
-    (loser,) = [process for process in both if process.poll() is not None]
-    (winner,) = [process for process in both if process is not loser]
-    assert looked == ["looked\n"] and "Busy" in loser.communicate()[1]
-    winner.terminate()
-    winner.communicate(timeout=60)
+    try:
+        assert [process.stdout.readline() for process in both] == [b"asks\n"] * 2
+        first = both[[p.stdout for p in both].index(select.select([p.stdout for p in both], [], [])[0][0])]
+        (second,) = [process for process in both if process is not first]
+        assert first.stdout.readline() == b"looked\n"
+        assert not select.select([second.stdout], [], [], 2)[0]  # it waits, and looks when the first has written
+        first.stdin.write(b"\n" * 100)
+        assert b"Busy" in second.communicate(timeout=60)[1]
+        assert batch.status(out)["pid"] == first.pid
+        first.terminate()
+        first.communicate(timeout=60)
+    finally:
+        for process in both:
+            process.kill()
 
 
 # --- figures of papers ---

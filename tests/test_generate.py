@@ -99,9 +99,11 @@ def test_many_prompts_are_rows_of_one_sheet(trained, tmp_path):
     """WebP ends at 16,383 px: 255 images of 64 px side by side."""
     drawn = np.random.default_rng(0).integers(0, 256, (300, 64, 64, 3), np.uint8)
     (tmp_path / "s.webp").write_bytes(samples.sheet(drawn))
-    write_json(tmp_path / "s.json", {"run": "run", "prompts": ["a"] * 300})
+    columns = samples.columns_of(300, 64)
+    write_json(tmp_path / "s.json", {"run": "run", "prompts": ["a"] * 300, "columns": columns})
     images = samples.read_sheet(tmp_path / "s.webp")[1]
     assert len(images) == 300 and all(map(np.array_equal, images, drawn))
+    assert samples.columns_of(20, 2048) == 7  # 14,336 px
     with pytest.raises(UserError, match="^4081 prompts of 64 px do not fit one sheet: give at most 4080 at a time."):
         samples.sample(trained, ["a"] * 4081, steps=1)
 
@@ -112,6 +114,9 @@ def test_a_sheet_is_read_back_and_damaged_ones_are_named(trained, tmp_path):
     how, images = samples.read_sheet(path)
     assert (how["run"], how["step"], how["prompts"]) == ("run", 4, PROMPTS) and len(images) == 3
     assert samples.sample(folder, PROMPTS, step=4, steps=1) == path
+    older = {key: value for key, value in read_json(path.with_suffix(".json")).items() if key != "columns"}
+    write_json(path.with_suffix(".json"), older)  # of a time when all sheets were one row
+    assert all(map(np.array_equal, samples.read_sheet(path)[1], images))
     with pytest.raises(UserError, match="has no snapshot of step 0: choose one of 2, 4"):
         samples.sample(folder, PROMPTS, step=0, steps=1)
     path.write_bytes(path.read_bytes()[:40])

@@ -107,8 +107,10 @@ def written(monkeypatch):
 def test_a_long_step_keeps_its_lease(tmp_path, written):
     with leased(tmp_path):
         first = read_json(tmp_path / "lease.json")["beat"]
-        written.clear()
-        assert written.wait(60) and read_json(tmp_path / "lease.json")["beat"] > first
+        for _ in range(2):  # the first may be told of a write before
+            written.clear()
+            assert written.wait(60)
+        assert read_json(tmp_path / "lease.json")["beat"] > first
 
 
 def test_a_heart_outlives_a_disk_that_hiccups(tmp_path, monkeypatch, written):
@@ -126,8 +128,10 @@ def test_a_heart_outlives_a_disk_that_hiccups(tmp_path, monkeypatch, written):
         first = read_json(tmp_path / "lease.json")["beat"]
         monkeypatch.setattr(fcntl, "flock", hiccup)
         assert over.wait(60) and len(refused) == 3
-        written.clear()
-        assert written.wait(60) and read_json(tmp_path / "lease.json")["beat"] > first
+        for _ in range(2):
+            written.clear()
+            assert written.wait(60)
+        assert read_json(tmp_path / "lease.json")["beat"] > first
 
 
 def test_a_disk_without_locks_is_one_sentence(tmp_path, monkeypatch):

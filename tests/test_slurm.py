@@ -1,11 +1,13 @@
 """Notebooks as jobs of a real Slurm of one node, started here; skipped where Slurm and munge are not installed."""
 
+import contextlib
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
@@ -67,7 +69,8 @@ def slurm(tmp_path_factory):
         yield root
     finally:
         for daemon in DAEMONS:
-            if (pid := root / f"{daemon}.pid").exists():
+            pid = root / f"{daemon}.pid"
+            with contextlib.suppress(FileNotFoundError, psutil.NoSuchProcess):
                 process = psutil.Process(int(pid.read_text()))
                 process.send_signal(signal.SIGTERM)
                 process.wait(timeout=60)
@@ -98,34 +101,57 @@ def figure(monkeypatch, tmp_path):
     return make
 
 
-def test_a_notebook_runs_as_a_job(slurm, figure, tmp_path):
+def test_a_notebook_runs_as_a_job(slurm, figure, tmp_path, monkeypatch):
     figure("import os", "print(1 / 0 if tier == 'small' else 'in ' + os.environ['SLURM_JOB_NAME'])")
-    (report,) = batch.reproduce(["fig90"], "tiny", "slurm", tmp_path / "r")
-    assert "in t2ikit" in report.read_text()
+    monkeypatch.setenv("SBATCH_PARTITION", "nowhere")  # sbatch would believe it rather than the options in a script
+    (report,) = batch.reproduce(["fig90"], "tiny", "slurm", tmp_path / "r", sbatch={"partition": "all"})
+    assert "in t2ikit" in report.read_text() and os.environ["SBATCH_PARTITION"] == "nowhere"
+    monkeypatch.delenv("SBATCH_PARTITION")
     with pytest.raises(batch.NotebookFailed, match=r"fig90.ipynb stopped at cell 4 of 4 .*ZeroDivisionError"):
         batch.reproduce(["fig90"], "small", "slurm", tmp_path / "r")
 
 
-def test_what_sbatch_refuses_is_one_sentence(slurm, figure, tmp_path):
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"partition": "nowhere"}, ".*[Ii]nvalid partition name specified"),
+        ({"tyme": "1"}, "unrecognized option '--tyme=1'"),
+    ],
+)
+def test_what_sbatch_refuses_is_one_sentence(slurm, figure, tmp_path, options, said):
     figure("1")
-    with pytest.raises(UserError, match=r"^sbatch refused the jobs: .*[Ii]nvalid partition"):
-        batch.reproduce(["fig90"], "tiny", "slurm", tmp_path / "r", sbatch={"partition": "nowhere"})
+    with pytest.raises(UserError, match=f"^sbatch refused the jobs: {said}"):
+        batch.reproduce(["fig90"], "tiny", "slurm", tmp_path / "r", sbatch=options)
+
+
+def test_a_job_that_is_cancelled_is_not_queued_again(slurm, figure, tmp_path):
+    figure("open('waiting', 'w').close()\nimport time\nfor _ in range(600):\n    time.sleep(0.1)")
+    with ThreadPoolExecutor() as pool:
+        asked = pool.submit(batch.reproduce, ["fig90"], "tiny", "slurm", tmp_path / "r")
+        until((tmp_path / "r" / "waiting").exists)
+        subprocess.run(["scancel", "--name", "t2ikit"], check=True)
+        with pytest.raises(batch.NotebookFailed, match="fig90.ipynb stopped at cell .*: stopped by SIGTERM"):
+            asked.result(timeout=120)
+    until(lambda: not subprocess.run(["squeue", "-h"], capture_output=True, check=True).stdout)  # nor pending
 
 
 @pytest.mark.slow
 def test_a_job_whose_time_is_up_is_queued_again_and_goes_on(slurm, figure, tmp_path):
-    """A job has the partition's time, unlimited here, unless another is asked for; Slurm waits two minutes before it
-    starts a job again."""
+    """It alone, and not the array's other jobs, though the array's last job has its number. Slurm waits two minutes
+    before it starts a job again."""
     figure(
         "import os, signal, sys, time\n"
         "def checkpoint(*_):\n"
         "    open('checkpoint', 'w').close()\n"
         "    sys.exit(143)\n"
         "signal.signal(signal.SIGTERM, checkpoint)\n"
-        "while not os.path.exists('checkpoint'):\n"
+        "task = os.environ['SLURM_ARRAY_TASK_ID']\n"
+        "print('start', task, file=open('starts', 'a'))\n"
+        "while task == '1' and not os.path.exists('checkpoint'):\n"
         "    time.sleep(0.1)\n"
-        "print('went on', os.environ['SLURM_RESTART_COUNT'])"
+        "print('went on', os.environ.get('SLURM_RESTART_COUNT'))"
     )
     options = {"time": "1", "signal": "TERM@50"}
-    (report,) = batch.reproduce(["fig90"], "tiny", "slurm", tmp_path / "r", sbatch=options)
-    assert "went on 1" in report.read_text()
+    reports = batch.reproduce(["fig90", "fig91"], "tiny", "slurm", tmp_path / "r", sbatch=options)
+    assert "went on None" in reports[0].read_text() and "went on 1" in reports[1].read_text()
+    assert sorted((tmp_path / "r" / "starts").read_text().splitlines()) == ["start 0", "start 1", "start 1"]
