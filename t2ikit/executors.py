@@ -12,7 +12,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any
 
 from t2ikit.errors import Busy, NotebookFailed, UserError, need
 from t2ikit.execution import execute, status, to_stderr
-from t2ikit.processes import LOOK, catching, leave, side_by_side
+from t2ikit.processes import catching, leave, side_by_side, until
 
 RESTARTS = 20  # of a Slurm job whose time was up
 WARNING = 180  # seconds before a Slurm job's time is up: longer than a kernel has for its checkpoint
@@ -112,10 +111,10 @@ def _on_node(job: Job) -> str:
     import submitit
 
     starts = int(os.environ.get("SLURM_RESTART_COUNT", 0))
-    while starts and status(Path(job.out)).get("state") == "running":  # its last node died; the heart beat till then
-        time.sleep(LOOK)
     try:
         with catching(leave, signal.SIGTERM):
+            if starts:  # its last node may have died, and the status there says so when its heart has been still
+                until(lambda: status(Path(job.out)).get("state") != "running")
             return run_job(job)
     except SystemExit:
         number = submitit.JobEnvironment().job_id  # of this one: an array's own number means all of its jobs

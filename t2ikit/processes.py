@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from typing import NoReturn
 
 import psutil
 
-LOOK = 2.0  # seconds between looks at the children
+LOOK = 2.0  # seconds between looks at what other processes do
 
 
 def born(pid: int | None = None) -> float:
@@ -71,6 +72,13 @@ def repeating(action: Callable[[], object], seconds: float) -> Iterator[None]:
 def leave(signum: int) -> NoReturn:
     """End as a process that a signal stopped in good order: 143 after SIGTERM, 130 after Ctrl-C."""
     raise KeyboardInterrupt if signum == signal.SIGINT else SystemExit(128 + signum)
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Return when `condition()` holds, asked every two seconds; SIGTERM and Ctrl-C end this process in good order."""
+    with catching(leave, signal.SIGTERM, signal.SIGINT):
+        while not condition():
+            time.sleep(LOOK)
 
 
 def killed(code: int) -> str:

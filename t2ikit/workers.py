@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import signal
 import subprocess
 import sys
 import time
@@ -17,7 +16,7 @@ from tqdm.auto import tqdm
 from t2ikit import files, runs
 from t2ikit.config import Budget, RunConfig, canonical
 from t2ikit.errors import UserError
-from t2ikit.processes import LOOK, catching, cores, killed, leave, side_by_side
+from t2ikit.processes import cores, killed, side_by_side, until
 
 BUSY = 75  # the exit code of a run that another process trains
 
@@ -75,10 +74,7 @@ def wait_for_one(folders: Sequence[Path]) -> None:
             return runs.holder_of(folder) is not None
         return False
 
-    with catching(leave, signal.SIGTERM, signal.SIGINT):
-        time.sleep(LOOK)
-        while folders and all(map(held, folders)):
-            time.sleep(LOOK)
+    until(lambda: not (folders and all(map(held, folders))))
 
 
 def train_apart(wanted: Sequence[tuple[RunConfig, Budget]], root: Path, workers: int | None = None) -> list[Path]:

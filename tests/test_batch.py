@@ -7,13 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import nbformat
 import numpy as np
 import pytest
 
-from t2ikit import batch, executors, runs
+from t2ikit import batch, executors, processes, runs
 from t2ikit.errors import Busy, UserError
 from t2ikit.notebook_parameters import Parameter, as_plain, checked, declared, from_text
 
@@ -511,6 +512,26 @@ def test_slurm_says_what_it_lacks(papers, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "submitit", None)
     with pytest.raises(UserError, match=r"submitit is not installed: run `pip install 't2ikit\[slurm\]'`"):
         batch.reproduce(["fig91"], "tiny", executor="slurm", out=tmp_path / "r")
+
+
+def test_a_job_whose_node_died_waits_for_its_heart_and_starts_again(tmp_path, monkeypatch):
+    """Slurm queues it again after some minutes, before the status may be disbelieved."""
+    source = write(tmp_path / "n.ipynb", "1")
+    out = batch.execute(source, {}, tmp_path / "o.ipynb")
+    value = json.loads(batch.status_path(out).read_text()) | {"state": "running", "host": "elsewhere", "pid": 1}
+    batch.status_path(out).write_text(json.dumps(value | {"beat": time.time()}))
+    waited = []
+
+    def wait(seconds):
+        waited.append(seconds)
+        batch.status_path(out).write_text(json.dumps(value | {"beat": 0.0}))
+
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    job = executors.Job("o", str(source), str(out), str(tmp_path / "o.html"))
+    with monkeypatch.context() as patch:
+        patch.setattr(processes, "time", types.SimpleNamespace(sleep=wait))
+        executors._on_node(job)
+    assert waited == [processes.LOOK] and batch.status(out)["state"] == "done" and (tmp_path / "o.html").exists()
 
 
 def test_a_job_is_plain_enough_for_another_machine(tmp_path):

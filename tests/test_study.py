@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from t2ikit import files, runs, workers
+from t2ikit import files, processes, runs, workers
 from t2ikit.errors import UserError
 from t2ikit.results import export, finished, read_committed
 from t2ikit.study import PRESETS, Study, preset
@@ -121,9 +121,9 @@ def test_a_run_that_another_process_trains_is_waited_for(home, monkeypatch):
         waited.append(seconds)
         lease.release()
 
-    monkeypatch.setattr(workers.time, "sleep", wait)
+    monkeypatch.setattr(processes.time, "sleep", wait)
     (folder,) = train_apart([(config, budget)], home / "runs", workers=1)
-    assert waited == [workers.LOOK] and files.read_json(folder / "row.json")["status"] == "done"
+    assert waited == [processes.LOOK] and files.read_json(folder / "row.json")["status"] == "done"
 
 
 def test_who_waits_for_another_process_can_be_stopped(home):
@@ -131,9 +131,9 @@ def test_who_waits_for_another_process_can_be_stopped(home):
     code = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from t2ikit import workers\n"
-        "sleep = workers.time.sleep\n"
-        "workers.time.sleep = lambda seconds: (print('waits', flush=True), sleep(seconds))\n"
+        "from t2ikit import processes, workers\n"
+        "sleep = processes.time.sleep\n"
+        "processes.time.sleep = lambda seconds: (print('waits', flush=True), sleep(seconds))\n"
         "workers.wait_for_one([Path(sys.argv[1])])"
     )
     with runs.leased(home / "held"):
