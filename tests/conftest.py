@@ -5,6 +5,7 @@ T2IKIT_NO_BROWSER=1 skips the tests of what readers see.
 
 import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,19 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 NAMES = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
+
+
+@pytest.fixture(scope="session")
+def until():
+    """`until(condition)` returns once a real process has got there, and fails after two minutes."""
+
+    def wait(condition):
+        deadline = time.monotonic() + 120
+        while not condition():
+            assert time.monotonic() < deadline, "what was waited for did not come"
+            time.sleep(0.005)
+
+    return wait
 
 
 @pytest.fixture

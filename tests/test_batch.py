@@ -255,20 +255,17 @@ def checkpoint(*_):
 signal.signal(signal.SIGTERM, checkpoint)"""
 
 
-def child(source: Path, out: Path) -> subprocess.Popen:
-    """A process that executes a notebook, once its waiting cell has begun."""
-    code = "import sys\nfrom t2ikit import batch\nbatch.execute(sys.argv[1], {}, sys.argv[2])"
-    process = subprocess.Popen([sys.executable, "-c", code, source, out], stderr=subprocess.PIPE, text=True)
-    until(lambda: (out.parent / "waiting").exists())
-    return process
+@pytest.fixture
+def child(until):
+    """Starts a process that executes a notebook, and returns it once its waiting cell has begun."""
 
+    def start(source: Path, out: Path) -> subprocess.Popen:
+        code = "import sys\nfrom t2ikit import batch\nbatch.execute(sys.argv[1], {}, sys.argv[2])"
+        process = subprocess.Popen([sys.executable, "-c", code, source, out], stderr=subprocess.PIPE, text=True)
+        until((out.parent / "waiting").exists)
+        return process
 
-def until(condition) -> None:
-    for _ in range(600):
-        if condition():
-            return
-        time.sleep(0.1)
-    raise AssertionError("it did not happen")
+    return start
 
 
 RETURNS = [
@@ -286,7 +283,7 @@ RETURNS = [
         pytest.param(signal.SIGTERM, [*RETURNS, "print('never')"], id="the cell returns", marks=pytest.mark.slow),
     ],
 )
-def test_a_signal_reaches_the_kernel_and_the_status(tmp_path, signum, sources):
+def test_a_signal_reaches_the_kernel_and_the_status(tmp_path, child, signum, sources):
     out = tmp_path / "out" / "o.ipynb"
     process = child(write(tmp_path / "n.ipynb", *sources), out)
     with pytest.raises(Busy, match=f"is being written by process {process.pid} on .*: wait for it"):
@@ -306,7 +303,7 @@ def test_a_signal_reaches_the_kernel_and_the_status(tmp_path, signum, sources):
 
 
 @pytest.mark.slow
-def test_asking_again_kills_a_kernel_that_does_not_listen(tmp_path):
+def test_asking_again_kills_a_kernel_that_does_not_listen(tmp_path, child, until):
     out = tmp_path / "out" / "o.ipynb"
     deaf = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)"
     process = child(write(tmp_path / "n.ipynb", deaf, WAITS), out)
@@ -321,7 +318,7 @@ def test_asking_again_kills_a_kernel_that_does_not_listen(tmp_path):
     assert batch.status(out)["error"].endswith("stopped by SIGTERM")
 
 
-def test_a_killed_executor_does_not_leave_running(tmp_path):
+def test_a_killed_executor_does_not_leave_running(tmp_path, child):
     out = tmp_path / "out" / "o.ipynb"
     process = child(write(tmp_path / "n.ipynb", WAITS), out)
     assert batch.status(out)["state"] == "running"
@@ -485,7 +482,7 @@ def test_everything_is_checked_before_anything_starts(papers, tmp_path):
     assert not (tmp_path / "r").exists()
 
 
-def test_a_signal_stops_all_children(papers, tmp_path):
+def test_a_signal_stops_all_children(papers, tmp_path, until):
     for paper in ("alpha", "beta"):
         write(papers / f"paper_{paper}_of_test" / "fig90.ipynb", CHECKPOINTS, WAITS)
     code = (

@@ -6,7 +6,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -48,7 +47,7 @@ PartitionName=all Nodes={host} Default=YES MaxTime=INFINITE State=UP
 
 
 @pytest.fixture(scope="module")
-def slurm(tmp_path_factory):
+def slurm(tmp_path_factory, until):
     """A cluster of this machine alone, without accounting, control groups or anything left behind."""
     root, host = tmp_path_factory.mktemp("slurm"), socket.gethostname().split(".")[0]
     root.chmod(0o755)
@@ -77,14 +76,6 @@ def slurm(tmp_path_factory):
         os.environ.pop("SLURM_CONF")
         if before is not None:
             os.environ["SLURM_CONF"] = before
-
-
-def until(condition) -> None:
-    for _ in range(600):
-        if condition():
-            return
-        time.sleep(0.1)
-    raise AssertionError("it did not happen")
 
 
 @pytest.fixture
@@ -124,7 +115,7 @@ def test_what_sbatch_refuses_is_one_sentence(slurm, figure, tmp_path, options, s
         batch.reproduce(["fig90"], "tiny", "slurm", tmp_path / "r", sbatch=options)
 
 
-def test_a_job_that_is_cancelled_is_not_queued_again(slurm, figure, tmp_path):
+def test_a_job_that_is_cancelled_is_not_queued_again(slurm, figure, tmp_path, until):
     figure("open('waiting', 'w').close()\nimport time\nfor _ in range(600):\n    time.sleep(0.1)")
     with ThreadPoolExecutor() as pool:
         asked = pool.submit(batch.reproduce, ["fig90"], "tiny", "slurm", tmp_path / "r")

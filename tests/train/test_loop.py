@@ -51,13 +51,6 @@ def apart(config, budget, root=None):
     return child
 
 
-def until(condition, seconds=120.0):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "what was waited for did not come"
-        time.sleep(0.005)
-
-
 # what a run computes
 
 # Raise config.NUMERICS with these: a run's id stands for what it computes, so once these change, the same configuration
@@ -160,7 +153,7 @@ def whole(tmp_path):
     return tmp_path / "whole"
 
 
-def test_killed_at_any_moment_and_run_again_is_the_same_run(smoke, home, whole):
+def test_killed_at_any_moment_and_run_again_is_the_same_run(smoke, home, whole, until):
     """SIGKILL at random moments, writing included; then the same command again."""
     config, budget = smoke(steps=24, eval_every=5, checkpoint_seconds=0.0)
     unbroken = train(config, budget, whole)
@@ -189,7 +182,7 @@ def log_length(folder):
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-def test_killed_in_the_middle_of_writing_a_checkpoint(smoke, home, whole):
+def test_killed_in_the_middle_of_writing_a_checkpoint(smoke, home, whole, until):
     config, budget = smoke("sd2-c320", steps=6, checkpoint_seconds=0.0)  # 37 MB a checkpoint
     unbroken, folder = train(config, budget, whole), None
     for _ in range(3):
@@ -205,7 +198,7 @@ def test_killed_in_the_middle_of_writing_a_checkpoint(smoke, home, whole):
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-def test_stopped_by_a_signal_it_checkpoints_and_then_goes_on(smoke, home, whole, signum):
+def test_stopped_by_a_signal_it_checkpoints_and_then_goes_on(smoke, home, whole, signum, until):
     config, budget = smoke(steps=8, eval_every=3)
     unbroken = train(config, budget, whole)
     folder = home / "runs" / unbroken.name
@@ -326,7 +319,7 @@ def test_a_batch_in_small_passes_has_the_same_gradient(smoke, whole):
 # one writer
 
 
-def test_a_second_process_is_told_and_writes_nothing(smoke, home):
+def test_a_second_process_is_told_and_writes_nothing(smoke, home, until):
     config, budget = smoke(steps=400, eval_every=400)
     folder = run_folder(resolve(config))
     child = apart(config, budget)
@@ -347,7 +340,7 @@ def test_a_second_process_is_told_and_writes_nothing(smoke, home):
     assert runs.row(folder)["status"] == "stopped"
 
 
-def test_a_writer_whose_lease_was_taken_over_stops_before_its_next_write(smoke, home):
+def test_a_writer_whose_lease_was_taken_over_stops_before_its_next_write(smoke, home, until):
     config, budget = smoke(steps=400, eval_every=400)
     folder = run_folder(resolve(config))
     child = apart(config, budget)
