@@ -74,6 +74,7 @@ def slurm(jobs: Sequence[Job], workers: int, log: Log, sbatch: Mapping[str, str]
     try:
         import submitit
         from submitit.core.utils import FailedJobError
+        from submitit.helpers import as_completed
     except ImportError:
         raise need("slurm", "submitit") from None
     if shutil.which("sbatch") is None:
@@ -98,9 +99,13 @@ def slurm(jobs: Sequence[Job], workers: int, log: Log, sbatch: Mapping[str, str]
         os.environ.update(unset)
     log(f"submitted {', '.join(job.job_id for job in submitted)}")
     failures: dict[str, Exception] = {}
-    for job, handle in zip(jobs, submitted, strict=True):
-        if handle.exception() is not None:  # waits for the job, returns what became of it
-            failures[job.name] = _why(job, None, f"{job.name} was not exported: see {handle.paths.stderr}")
+    of = {handle.job_id: job for job, handle in zip(jobs, submitted, strict=True)}
+    for number, handle in enumerate(as_completed(submitted), 1):
+        job, ended = of[handle.job_id], "done"
+        if handle.exception() is not None:
+            unsaid = f"{job.name} was not exported: see {handle.paths.stderr}"
+            failures[job.name] = ended = _why(job, None, unsaid)
+        log(f"{number} of {len(jobs)}: {job.name}: {ended}")
     return failures
 
 

@@ -92,10 +92,11 @@ def figure(monkeypatch, tmp_path):
     return make
 
 
-def test_a_notebook_runs_as_a_job(slurm, figure, tmp_path, monkeypatch):
+def test_a_notebook_runs_as_a_job(slurm, figure, tmp_path, monkeypatch, capsys):
     figure("import os", "print(1 / 0 if tier == 'small' else 'in ' + os.environ['SLURM_JOB_NAME'])")
     monkeypatch.setenv("SBATCH_PARTITION", "nowhere")  # sbatch would believe it rather than the options in a script
     (report,) = batch.reproduce(["fig90"], "tiny", "slurm", tmp_path / "r", sbatch={"partition": "all"})
+    assert capsys.readouterr().err.endswith("1 of 1: fig90: done\n")
     assert "in t2ikit" in report.read_text() and os.environ["SBATCH_PARTITION"] == "nowhere"
     monkeypatch.delenv("SBATCH_PARTITION")
     with pytest.raises(batch.NotebookFailed, match=r"fig90.ipynb stopped at cell 4 of 4 .*ZeroDivisionError"):
