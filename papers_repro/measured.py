@@ -185,6 +185,15 @@ def falling() -> pd.DataFrame:
     return verdicts_of(claims.losses({y: incontext(y, label) for y, label in labels.items()}))
 
 
+def bend_of_best() -> str:
+    """How the loss's slope changes, of the best size at each budget (its seeds averaged) in place of the parabola's
+    vertex."""
+    sizes = incontext().table.groupby(["C", "backbone"])[claims.VALIDATION].mean()
+    best = sizes.groupby("C").min()
+    middle, low, high = laws.fit_power(best.index.to_numpy(float), best.to_numpy()).bend()
+    return f"{middle:.3f} a decade ({low:.3f} to {high:.3f})"
+
+
 @functools.cache
 def of_snapshots(metric: str, label: str) -> profiles.Profile:
     """The in-context study under a metric of papers_repro.dit_laws.scores."""
@@ -382,7 +391,8 @@ def wider_sweep() -> str:
     used = sweep[(sweep["lr"] / own - 1).abs() < 1e-3]
     other, worst = used[used["above"] > 0], used.loc[used["above"].idxmax()]
     by = f"by up to {worst['above']:.1%} (`{worst['backbone']}`, seed {worst['seed']})"
-    return f"another rate is better in {len(other)} of {len(used)} cases, {by}"
+    cases = f"{used['backbone'].nunique()} sizes and {used['seed'].nunique()} seeds"
+    return f"{cases} another rate is better in {len(other)} of {len(used)} cases, {by}"
 
 
 def beta2() -> str:
@@ -444,7 +454,7 @@ def seed_spread() -> str:
     table = figures.final_table(drawn(scalability.ALL).select(world="scenes").curves)
     told = [
         f"`{r['backbone']}` {r['flip_accuracy ±']:.3f} in flip accuracy, {r['val_loss ±'] / r['val_loss']:.1%} in loss "
-        f"(n = {r['seeds']}), so that chance alone sets two runs up to {8**0.5 * r['flip_accuracy ±']:.3f} apart"
+        f"(n = {r['seeds']}), so that the difference of two runs has one of {2**0.5 * r['flip_accuracy ±']:.3f}"
         for r in table[table["seeds"] > 1].to_dict("records")
     ]
     return "; ".join(told) or "not known yet"

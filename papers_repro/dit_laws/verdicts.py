@@ -190,37 +190,50 @@ def ranks_alike(id: str, claim: str, table: pd.DataFrame, x: str, y: str, tier: 
 
 
 def flat_rate(id: str, sweep: pd.DataFrame, own: dict[str, float], tier: str) -> list[Verdict]:
-    """D10: at half and at twice a size's rate the loss is at most 1% above that at its own, and at sixteen times and a
-    sixteenth more than 1% above the best: means over sizes, their intervals over seeds; one seed decides nothing. Of
-    half and twice the worse counts, its interval as wide as two at once ask: the worst of several noisy rates, seed by
-    seed, would lie above the best where nothing differs. A seed counts where it has these rates of every size."""
-    factor = sweep["lr"] / sweep["backbone"].map(own).astype(float)
-    sweep = sweep.assign(side=np.sign(np.log2(factor).round()))
-    near = _whole(sweep[factor.between(0.49, 2.05)], own, 3)
-    far = _whole(sweep[((factor > 10) | (factor < 0.1)) & sweep["seed"].isin(near["seed"])], own, 2)
-    losses = near.pivot_table(index=["seed", "backbone"], columns="side", values="val_loss")
-    sides = losses[[-1, 1]].div(losses[0], axis=0).sub(1).groupby("seed").mean() if len(losses) else pd.DataFrame()
+    """D10: at half and at twice a size's best rate the loss is at most 1% above that at it, and at sixteen times and a
+    sixteenth of its own rate more than 1% above the best: means over sizes, their intervals over seeds; one seed
+    decides nothing. Of half and twice the worse counts, its interval as wide as two at once ask: the worst of several
+    noisy rates, seed by seed, would lie above the best where nothing differs. A seed counts where it has these rates of
+    every size."""
+    octaves = np.log2(sweep["lr"] / sweep["backbone"].map(own).astype(float)).round().astype(int)
+    sides = _beside(sweep.assign(octave=octaves), list(own))
     worse = sides[sides.mean().idxmax()].to_numpy() if len(sides) else np.array([])
+    far = sweep[octaves.abs().gt(3) & sweep["seed"].isin(sides.index)]
+    counts = far.groupby(["seed", "backbone"])["lr"].nunique().unstack().reindex(columns=list(own))
+    far = far[far["seed"].isin(counts.index[(counts >= 2).all(axis=1)])]
     outside = far.groupby(["backbone", "seed"])["above"].min().groupby("seed").mean().to_numpy()
-    claims = (
-        ("flat within a factor of 2: half and twice the rate are at most 1% above it", worse, True),
-        ("worse well outside: at 16 times and at a sixteenth more than 1% above", outside, False),
-    )
+    two = 1 - (1 - LEVEL) / 2
     rows = []
-    for claim, of_seed, flat in claims:
-        low, high = mean_interval(of_seed, 1 - (1 - LEVEL) / 2 if flat else LEVEL)
-        why = "" if low is not None else "one seed: its spread is unknown" if len(of_seed) else NOTHING
-        mean, where = float(of_seed.mean()) if len(of_seed) else None, (-np.inf, FLAT) if flat else (FLAT, np.inf)
+    for claim, of_seed, where, level, said in (
+        ("flat within a factor of 2: half and twice the rate are at most 1% above it", worse, (-np.inf, FLAT), two,
+         f"the worse of the two: its interval is one of {two:.1%}"),
+        ("worse well outside: at 16 times and at a sixteenth more than 1% above", outside, (FLAT, np.inf), LEVEL, ""),
+    ):  # fmt: skip
+        low, high = mean_interval(of_seed, level)
+        why = said if low is not None else "one seed: its spread is unknown" if len(of_seed) else NOTHING
+        mean = float(of_seed.mean()) if len(of_seed) else None
         needs = needed(mean, low, high, len(of_seed), FLAT) if len(of_seed) else None
-        printed = f"{'<' if flat else '>'} {FLAT:g}"
+        printed = f"{'<' if where[1] == FLAT else '>'} {FLAT:g}"
         rows.append(verdict(id, claim, tier, printed, mean, low, high, len(of_seed), where, why, needs))
     return rows
 
 
-def _whole(sweep: pd.DataFrame, own: dict[str, float], rates: int) -> pd.DataFrame:
-    """The seeds that have as many rates of every size."""
-    counts = sweep.groupby(["seed", "backbone"])["lr"].nunique().unstack().reindex(columns=list(own))
-    return sweep[sweep["seed"].isin(counts.index[(counts >= rates).all(axis=1)])]
+def _beside(sweep: pd.DataFrame, sizes: Sequence[str]) -> pd.DataFrame:
+    """How far the loss at half and at twice a size's best rate lies above that at it, a row a seed, the mean over
+    `sizes`. The best is that of the other seeds: by the seed's own, what is asked of it would have chosen it. With one
+    seed it is the size's own rate."""
+    losses = sweep.pivot_table(index=["backbone", "seed"], columns="octave", values="val_loss")
+    rows = {}
+    for backbone, seed in losses.index:
+        of, others = losses.loc[backbone, seed], losses.loc[backbone].drop(index=seed)
+        known = set(others.dropna(axis="columns").columns) if len(others) else {0}
+        best = [k for k in sorted(known) if of.reindex([k - 1, k, k + 1]).notna().all()]
+        if best:
+            at = others[best].mean().idxmin() if len(others) else 0
+            rows[seed, backbone] = {side: of[at + k] / of[at] - 1 for k, side in ((-1, "half"), (1, "twice"))}
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=["half", "twice"])
+    counts = pd.Series(dtype=int) if table.empty else table.groupby(level=0).size()
+    return table[[seed in counts.index[counts == len(sizes)] for seed, *_ in table.index]].groupby(level=0).mean()
 
 
 def covered(p: Profile, floor: float | None) -> list[Verdict]:

@@ -71,7 +71,8 @@ class Sooner:
 
     def __call__(self, curves: pd.DataFrame, score: str = SCORE) -> Verdict:
         """The verdict from `curves` of one world. A run that does not get there counts as if it had at its end, one
-        that is there when it is first scored from then on; both are said."""
+        that is there when it is first scored from then on; both are said. Where a run is first scored too late for so
+        large a factor to be seen, nothing is decided."""
         says = f"reaches {self.second}'s last score ({score}) with {self.times:g} times less {NAMES[self.x]}"
         head = (self.id, f"{self.first} {says}", tier_of(curves), f"{self.times:g} times")
         both = pairs(curves, self.first, self.second)
@@ -81,10 +82,17 @@ class Sooner:
         found = [reached(a, self.x, score, goal) for (a, _), goal in zip(both, goals, strict=True)]
         factor = np.log([b[self.x].max() / place for (place, _), (_, b) in zip(found, both, strict=True)])
         inexact = Counter(how for _, how in found if how)
-        why = "; ".join(f"{count} of {len(both)} {how}" for how, count in inexact.items())
+        told = [f"{count} of {len(both)} {how}" for how, count in inexact.items()]
+        most = min(b[self.x].max() / a.loc[a["step"] > 0, self.x].min() for a, b in both)
+        if late := most < self.times:
+            told.append(f"scored too late to see more than {most:.3g} times")
         low, high = mean_interval(factor)
         if low is None:
-            return verdict(*head, float(np.exp(factor[0])), n=1, why="; ".join(filter(None, ("one seed", why))))
+            return verdict(*head, float(np.exp(factor[0])), n=1, why="; ".join(("one seed", *told)))
+        why = "; ".join(told)
+        if late:
+            row = verdict(*head, *np.exp([factor.mean(), low, high]), len(both), why=why)
+            return row | {"verdict": "undecided"}
         needs = needed(factor.mean(), low, high, len(both), np.log(self.times))
         return verdict(*head, *np.exp([factor.mean(), low, high]), len(both), (self.times, np.inf), why, needs)
 
@@ -104,11 +112,10 @@ class Slope:
         difference is by the scatter about the lines, or by that of seeds, where it is larger; one seed decides nothing.
         """
         head = (self.id, f"{self.says} ({score} a doubling)", tier_of(curves), "> 0")
-        ends = curves.sort_values("step").groupby("run").tail(1).astype({"N": float, score: float})
-        seeds = ends.groupby("backbone")[score].var().dropna()
-        ends = ends.groupby("backbone")[["N", score]].mean()
+        ends = curves[curves["backbone"].isin([*self.first, *self.second])].sort_values("step").groupby("run").tail(1)
+        ends = ends.astype({"N": float, score: float}).groupby("backbone")
+        seeds, of = ends[score].var().dropna(), ends[["N", score]].mean()
         both = [b for b in self.first if b in self.second]
-        of = ends.loc[ends.index.isin([*self.first, *self.second])]
         alone = [of.index.isin(names) & ~of.index.isin(both) for names in (self.first, self.second)]
         if not of.index.isin(both).any() or min(mask.sum() for mask in alone) < 2:
             return verdict(*head, n=len(of), why="a line needs three backbones in each series")

@@ -266,6 +266,10 @@ def test_rates_and_shapes_decide_with_seeds_alone(tmp_path):
     noise = 0.02 * np.random.default_rng(0).standard_normal(len(frame))
     even = frame.assign(val_loss=0.5 * (1 + noise * (factor.abs() < 1.5)))  # nothing but noise within a factor of 2
     assert verdicts.flat_rate("D10", even, own, tier)[0]["verdict"] == "undecided"
+    twice = frame.assign(val_loss=0.5 * (1 + 0.002 * (factor - 1) ** 2))  # flat around twice the rate in use
+    assert verdicts.flat_rate("D10", twice, own, tier)[0]["ours"] == pytest.approx(0.002)
+    lucky = frame.assign(val_loss=0.5 * (1 - 0.1 * (factor.round() == frame["seed"] - 1)))  # each seed at another rate
+    assert verdicts.flat_rate("D10", lucky, own, tier)[0]["ours"] < 0.01
     two = frame[(frame["seed"] != 1) | (factor.abs() < 1.5)]  # the second seed has the rates around its own alone
     flat, far = verdicts.flat_rate("D10", two, own, tier)
     assert (flat["n"], far["n"]) == (3, 2)

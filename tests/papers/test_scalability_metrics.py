@@ -97,6 +97,15 @@ def test_an_early_step_is_held_against_the_end(rows):
     assert row["ours"] == pytest.approx(-1) and row["verdict"] == "contradicted" and "step 50" in row["claim"]
 
 
+def test_what_noise_of_the_prompts_could_do_contradicts_nothing(rows):
+    late = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
+    made = [score(f"r-{b}", "tifa", v) for b, v in zip(BACKBONES, late, strict=True)]
+    made += [score(f"r-{b}", "tifa", -v / 100, step=50) for b, v in zip(BACKBONES, late, strict=True)]
+    (row,) = metrics.early(metrics.joined(pd.DataFrame(made), rows), "tiny")
+    assert row["ours"] == pytest.approx(-1) and row["verdict"] == "undecided" and row["needs"] is None
+    assert row["why"] == "noise of the prompts alone may leave a rho of 0.00"
+
+
 def test_early_scores_of_runs_without_a_last_one_are_left_out_and_the_most_prompts_count(rows):
     late = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
     made = [score(f"r-{b}", "tifa", v, step=50) for b, v in zip(BACKBONES, late, strict=True)]

@@ -83,11 +83,19 @@ def test_sooner_is_read_off_the_curve_between_evaluations():
     assert Sooner("S5", "big", "small", 1.5, "flops_paper")(both)["ours"] == pytest.approx(1)
 
 
+def test_a_run_that_is_first_scored_late_contradicts_no_large_factor():
+    """From the first of the steps 100, 200, 400 on, nobody can be seen to be there with an eighth of the steps."""
+    both = curves(small=[[0.5, 0.6, 0.7]] * 3, big=[[0.7, 0.8, 0.9], [0.71, 0.8, 0.9], [0.69, 0.8, 0.9]])
+    assert Sooner("S5", "big", "small", 3)(both)["verdict"] == "reproduced"
+    row = Sooner("S5", "big", "small", 8)(both)
+    assert row["high"] < 8 and row["verdict"] == "undecided" and "too late to see more than 4 times" in row["why"]
+
+
 def test_who_does_not_get_there_is_no_sooner_than_its_end():
     both = curves(small=[[0.5, 0.6, 0.7], [0.5, 0.6, 0.71]], big=[[0.3, 0.4, 0.5], [0.3, 0.4, 0.72]])
-    row = Sooner("S5", "big", "small", 6)(both)
+    row = Sooner("S5", "big", "small", 3)(both)
     assert 1 <= row["ours"] < 1.1 and row["why"] == "1 of 2 not there at the end: counted as if"
-    one = Sooner("S5", "big", "small", 6)(both.query("seed == 0"))
+    one = Sooner("S5", "big", "small", 3)(both.query("seed == 0"))
     assert (one["ours"], one["verdict"]) == (1, "undecided") and one["why"].startswith("one seed; 1 of 1")
 
 
@@ -107,6 +115,8 @@ def test_what_a_doubling_of_parameters_buys():
     assert (
         single["low"] == pytest.approx(row["low"]) and single["verdict"] == "undecided" and "one seed" in single["why"]
     )
+    others = curves(**{name: [[0, 0, score]] for name, score in scores.items()}, z=[[0, 0, 0.1], [0, 0, 0.9]])
+    assert decide(of(others), [claim]).iloc[0].equals(single)  # seeds of a backbone in neither series say nothing here
     noisy = decide(of(curves(**{name: [[0, 0, s - 0.2], [0, 0, s + 0.2]] for name, s in scores.items()})), [claim])
     assert noisy["ours"].iloc[0] == pytest.approx(row["ours"]) and noisy["verdict"].iloc[0] == "undecided"
     few = decide(rows, [Slope("S11", "a buys more than b", ("a", "aa"), ("a", "bb", "bbbb"))]).iloc[0]
