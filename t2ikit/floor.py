@@ -139,8 +139,9 @@ def on_probe(parts: Parts, probe: Probe) -> np.ndarray:
 def excess(parts: Parts, model: nn.Module, device: str | torch.device = "cpu") -> dict[str, Any]:
     """How far a model is above the floor, draw by draw of its probe: `floor.excess(*load_run(folder))`.
 
-    `val_loss` is the run's own at that step and `floor` the best possible on the same draws, told the caption; `excess`
-    is their difference, `excess_se` its standard error over the `n` images, `…_by_bin` are by timestep bin.
+    `val_loss` is the run's own at that step (in fp32: the log of a run in bf16 has it in bf16) and `floor` the best
+    possible on the same draws, told the caption; `excess` is their difference, `excess_se` its standard error over the
+    `n` images, `…_by_bin` are by timestep bin.
     """
     probe = make_probe(parts.world, parts.config.captions, parts.codec, parts.text, parts.config.probe_images)
     floor, images = on_probe(parts, probe)[..., 1], np.arange(len(probe.x0))

@@ -70,8 +70,8 @@ def repeating(action: Callable[[], object], seconds: float) -> Iterator[None]:
 
 
 def leave(signum: int) -> NoReturn:
-    """End as a process that a signal stopped in good order: 143 after SIGTERM, 130 after Ctrl-C."""
-    raise KeyboardInterrupt if signum == signal.SIGINT else SystemExit(128 + signum)
+    """End as a process that a signal stopped in good order: 130 after Ctrl-C, 143 after SIGTERM and any other."""
+    raise KeyboardInterrupt if signum == signal.SIGINT else SystemExit(128 + signal.SIGTERM)
 
 
 def until(condition: Callable[[], object]) -> None:

@@ -176,9 +176,10 @@ def last(results: Results) -> pd.DataFrame:
     runs = results.runs
     if not len(runs):
         return pd.DataFrame(columns=[*OF_RUN, "N", "flops_per_image"])
-    ends = results.curves.sort_values("step").groupby("run").tail(1)
-    scores = [c for c in ends.columns if c not in runs.columns or c == "run"]
-    together = runs.merge(ends[scores], on="run")
+    key = ["run", "source"]  # a live run may be a part of a committed one
+    ends = results.curves.sort_values("step").groupby(key).tail(1)
+    scores = [c for c in ends.columns if c not in runs.columns or c in key]
+    together = runs.merge(ends[scores], on=key)
     return together.assign(flops_per_image=together["flops_exact"] / together["images"])
 
 

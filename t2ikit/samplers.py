@@ -48,7 +48,8 @@ def ddim(
     """Deterministic DDIM (Song et al. 2021, η = 0): noise [B, C, h, w] → latents [B, C, h, w].
 
     `null` is the empty caption's condition, batch of one. Paper S samples with 50 steps and guidance 7.5. Timesteps are
-    k·⌊T/steps⌋ + 1: UserError where that leaves out more than a tenth of the noisy end, at which pure noise belongs.
+    k·⌊T/steps⌋ + 1, as in Stable Diffusion, the first a stride below the noisy end: UserError where rounding the stride
+    leaves out more than another tenth.
     """
     timesteps = objective.scheduler.config.num_train_timesteps
     possible("DDIM", steps, guidance, timesteps - 1)

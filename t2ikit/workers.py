@@ -7,8 +7,8 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tqdm.auto import tqdm
@@ -37,20 +37,38 @@ def has_gpu() -> bool:
     return subprocess.run([sys.executable, "-c", question]).returncode == 0
 
 
-def trained(wanted: Sequence[tuple[RunConfig, Budget]], root: Path) -> list[Path]:
-    """The folders of those of `wanted` that are complete."""
-    return [folder for folder, done in found(wanted, root) if done]
+@dataclass(frozen=True)
+class Found:
+    """What there is of a run: its folder (None where the configuration is wrong), whether it is complete, and what is
+    wrong with it."""
+
+    folder: Path | None
+    done: bool
+    wrong: str = ""
 
 
-def found(wanted: Sequence[tuple[RunConfig, Budget]], root: Path) -> list[tuple[Path, bool]]:
-    """The run folder of each of `wanted` and whether it is complete; asked in a process of its own too. Empty where
-    there are no runs yet, or a configuration is wrong: what, the training itself will say."""
+def trained(
+    wanted: Sequence[tuple[RunConfig, Budget]], root: Path, say: Callable[[str], object] = lambda _: None
+) -> list[Path]:
+    """The folders of those of `wanted` that are complete; `say` is told what is wrong with others."""
+    every = found(wanted, root)
+    for (config, _), run in zip(wanted, every, strict=True):
+        if run.wrong:
+            say(f"{config.backbone} (seed {config.seed}) is passed over: {run.wrong}")
+    return [run.folder for run in every if run.folder and run.done]
+
+
+def found(wanted: Sequence[tuple[RunConfig, Budget]], root: Path) -> list[Found]:
+    """What there is of each of `wanted`; asked in a process of its own too, unless there are no runs yet."""
     if not root.is_dir():
-        return []
+        return [Found(None, False)] * len(wanted)
     question = json.dumps([(asdict(config), asdict(budget)) for config, budget in wanted])
     line = [sys.executable, "-m", "t2ikit.workers", str(root)]
     asked = subprocess.run(line, input=question, capture_output=True, text=True)
-    return [] if asked.returncode else [(Path(folder), done) for folder, done in json.loads(asked.stdout)]
+    if asked.returncode:
+        said = (asked.stderr.strip().splitlines() or [f"exit code {asked.returncode}"])[-1]
+        raise UserError(f"What is trained in {root} cannot be told: {said.rstrip('.')}.")
+    return [Found(Path(folder) if folder else None, done, wrong) for folder, done, wrong in json.loads(asked.stdout)]
 
 
 def answer(question: str, root: Path) -> str:
@@ -60,9 +78,14 @@ def answer(question: str, root: Path) -> str:
 
     told = []
     for config, budget in json.loads(question):
-        folder, budget = run_folder(resolve(RunConfig(**config)), root), Budget(**budget)
-        check_evaluated(folder, budget)
-        told.append((str(folder), is_done(folder, budget.steps)))
+        folder, done, wrong = None, False, ""
+        try:
+            folder, budget = run_folder(resolve(RunConfig(**config)), root), Budget(**budget)
+            check_evaluated(folder, budget)
+            done = is_done(folder, budget.steps)
+        except UserError as error:
+            wrong = str(error)
+        told.append((folder and str(folder), done, wrong))
     return json.dumps(told)
 
 
@@ -86,7 +109,7 @@ def train_apart(wanted: Sequence[tuple[RunConfig, Budget]], root: Path, workers:
     last thing it said, and what several said once. SIGTERM and Ctrl-C are handed on: every child checkpoints before
     this process ends.
     """
-    folders = {k: folder for k, (folder, done) in enumerate(found(wanted, root)) if done}
+    folders = {k: run.folder for k, run in enumerate(found(wanted, root)) if run.folder and run.done}
     missing = [k for k in range(len(wanted)) if k not in folders]
     if not missing:
         return [folders[k] for k in range(len(wanted))]
@@ -120,7 +143,7 @@ def train_apart(wanted: Sequence[tuple[RunConfig, Budget]], root: Path, workers:
             missing = sorted(elsewhere)
             if missing:
                 bar.set_postfix_str(f"waiting for another process that trains {', '.join(names[k] for k in missing)}")
-                wait_for_one([folder for folder, _ in found([wanted[k] for k in missing], root)])
+                wait_for_one([run.folder for run in found([wanted[k] for k in missing], root) if run.folder])
     if failed:
         told = "; ".join(f"{', '.join(sorted(who))}: {said.rstrip('.')}" for said, who in failed.items())
         count = sum(map(len, failed.values()))

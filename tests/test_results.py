@@ -193,3 +193,14 @@ def test_a_damaged_run_is_named_and_the_results_stay(folder, tmp_path):
 
 def test_columns_of_a_curve_are_all_there(trained):
     assert set(results.CURVE) <= set(read_run(trained).curves)
+
+
+def test_the_last_evaluation_of_a_run_is_that_of_its_own_source(trained):
+    """A live run that was cut short is a part of the committed one of its name."""
+    whole = read_run(trained)
+    short = results.Results(whole.runs.assign(steps=2), whole.curves[whole.curves["step"] <= 2])
+    both = results.last(combine([combine([whole], "committed"), combine([short], "live")]))
+    assert both.set_index("source")["val_loss_se"].to_dict() == {
+        "committed": whole.curves["val_loss_se"].iloc[-1],
+        "live": short.curves["val_loss_se"].iloc[-1],
+    }

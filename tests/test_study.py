@@ -97,6 +97,13 @@ def test_a_studys_finished_runs_alone_are_exported(home, tmp_path, monkeypatch):
     done = CliRunner().invoke(cli.app, line)
     assert done.exit_code == 0 and "1 of 2 runs, those trained here, are in" in done.stderr
     assert read_committed(tmp_path / "out").runs["lr"].tolist() == [STUDY.runs("smoke")[0][0].lr]
+    damaged = run_folder(resolve(STUDY.runs("smoke")[1][0]), home / "runs")
+    damaged.mkdir()
+    for name in ("config.json", "row.json"):
+        (damaged / name).write_text("{")
+    again = CliRunner().invoke(cli.app, line[:-1] + [str(tmp_path / "again")])
+    assert "1 of 2 runs, those trained here" in again.stderr and "(seed 0) is passed over: " in again.stderr
+    assert f"{damaged / 'config.json'} is not readable JSON" in again.stderr
 
 
 def test_a_run_that_fails_is_named_and_the_others_are_kept(home):

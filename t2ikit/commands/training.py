@@ -197,7 +197,7 @@ def study(
     if dry_run and not export:
         return
     root = home() / "runs"
-    folders = trained(wanted, root) if dry_run else train_apart(wanted, root, workers)
+    folders = trained(wanted, root, say) if dry_run else train_apart(wanted, root, workers)
     if export:
         say(f"{results.export(folders, export)} of {len(wanted)} runs, those trained here, are in {export}.")
         if folders and along_budgets and not rates:

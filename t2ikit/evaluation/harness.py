@@ -16,7 +16,7 @@ from t2ikit.encoders import ASSETS
 from t2ikit.errors import UserError, choose
 from t2ikit.evaluation.measures import CHECKER, Scored, build, measure
 from t2ikit.evaluation.scores import Scores
-from t2ikit.evaluation.sets import ImageSet, Sampling, image_set, reference_images
+from t2ikit.evaluation.sets import ImageSet, Sampling, image_set, prompts_of, reference_images
 from t2ikit.hardware import usable
 from t2ikit.laws.intervals import spearman
 from t2ikit.metrics.statistics import differences, equivalent, paired, prompts_needed
@@ -73,7 +73,9 @@ def evaluate(
             f"{reference} has {len(against)} images and {how.prompts} prompts are to be drawn: compare sets of one n, "
             f"with --prompts {len(against)}."
         )
-    made = {name: build(name, device, sentences) for name in metrics}  # before hours of drawing
+    # before hours of drawing
+    same_prompts(paths, how)
+    made = {name: build(name, device, sentences) for name in metrics}
     for path in paths:
         found = Scored(image_set(path, how, device, say), say)
         for name in metrics or CPU_SIZE:
@@ -93,7 +95,20 @@ def evaluate(
         else:
             rows += compare(first, found, margin)
             keep(rows)
+    if not rows:
+        raise UserError(f"Nothing can be measured of {', '.join(names)}: see above why, or name --metrics that can.")
     return rows
+
+
+def same_prompts(paths: Sequence[Path], how: Sampling) -> None:
+    """UserError unless all are of the prompts of the first, prompt by prompt."""
+    prompts = [prompts_of(path, how) for path in paths] if len(paths) > 1 else []
+    for path, other in zip(paths[1:], prompts[1:], strict=True):
+        if alone := sorted(other.items() ^ prompts[0].items()):
+            raise UserError(
+                f"{path.resolve().name} has other prompts than {paths[0].resolve().name} ({alone[0][0]!r} is one of "
+                f"{len({key for key, _ in alone})}): compare runs of one world and one kind of captions."
+            )
 
 
 def forms() -> list[str]:

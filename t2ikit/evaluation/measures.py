@@ -244,7 +244,8 @@ def of_weights(
 
 
 def without_sampling(found: Scored, scores: Scores, device: str) -> None:
-    """Caption gap, information in nats and flip accuracy of the run's weights, ± 1.96 standard errors."""
+    """Caption gap, information in nats and flip accuracy of the run's weights, ± 1.96 standard errors: in fp32,
+    whatever it was trained in."""
     parts, model = found.images.parts, found.images.model
     n = min(PROBE, len(found.images.prompts))
 

@@ -20,13 +20,14 @@ from PIL import Image
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from t2ikit.config import digest
+from t2ikit.config import RunConfig, digest
 from t2ikit.data.scenes import Scenes
+from t2ikit.data.world import World, get_world
 from t2ikit.encoders import batches
 from t2ikit.errors import UserError
 from t2ikit.evaluation.scores import image_hashes
-from t2ikit.files import write_atomic, write_json
-from t2ikit.generate import generate, load_run, snapshot_step, snapshots
+from t2ikit.files import read_json, write_atomic, write_json
+from t2ikit.generate import config_of, generate, load_run, snapshot_step, snapshots
 from t2ikit.metrics.images import read_images
 from t2ikit.metrics.scenes_questions import scene_questions
 from t2ikit.metrics.tifa import read_prompts, read_questions
@@ -99,9 +100,15 @@ def image_set(path: Path, how: Sampling, device: str, say: Callable[[str], None]
     """The images of a run folder, drawn if they are not there, or of a folder with prompts.json."""
     if (path / "config.json").exists():
         return of_run(path, how, device, say)
-    if not (path / "prompts.json").exists():
-        raise UserError(f"{path} is no run folder and has no prompts.json: give one of the two.")
     return of_folder(path, say)
+
+
+def prompts_of(path: Path, how: Sampling) -> dict[str, str]:
+    """The captions by id of what `image_set` would give, before anything is drawn."""
+    if not (path / "config.json").exists():
+        return found_prompts(path)
+    config = config_of(path / "config.json", read_json(path / "config.json", ("config",))["config"])
+    return captions_of(config, get_world(config.world, size=config.resolution), how.prompts)[1]
 
 
 def reference_images(path: Path, say: Callable[[str], None] = print) -> Tensor:
@@ -116,9 +123,7 @@ def reference_images(path: Path, say: Callable[[str], None] = print) -> Tensor:
 
 def of_folder(path: Path, say: Callable[[str], None] = print) -> ImageSet:
     """Images that are there already; `say` tells which files and questions belong to no prompt."""
-    prompts = read_prompts(path / "prompts.json")
-    if bad := [key for key in prompts if Path(key).name != key or key.startswith(".")]:
-        raise UserError(f"The id {bad[0]!r} in {path / 'prompts.json'} is no file name: give each prompt a plain one.")
+    prompts = found_prompts(path)
     images = read_images([path / f"{key}.png" for key in prompts])
     questions = read_questions(path / "questions.json") if (path / "questions.json").exists() else []
     known = {q["id"]: q["caption"] for q in questions}
@@ -134,6 +139,16 @@ def of_folder(path: Path, say: Callable[[str], None] = print) -> ImageSet:
     return ImageSet(path, None, prompts, images, {"images": "found", "content": content}, asked)
 
 
+def found_prompts(path: Path) -> dict[str, str]:
+    """What prompts.json in a folder of images names."""
+    if not (path / "prompts.json").exists():
+        raise UserError(f"{path} is no run folder and has no prompts.json: give one of the two.")
+    prompts = read_prompts(path / "prompts.json")
+    if bad := [key for key in prompts if Path(key).name != key or key.startswith(".")]:
+        raise UserError(f"The id {bad[0]!r} in {path / 'prompts.json'} is no file name: give each prompt a plain one.")
+    return prompts
+
+
 def of_run(path: Path, how: Sampling, device: str, say: Callable[[str], None]) -> ImageSet:
     """Images of the run's validation captions at one of its steps."""
     parts, model = load_run(path, how.step)
@@ -141,7 +156,7 @@ def of_run(path: Path, how: Sampling, device: str, say: Callable[[str], None]) -
     for key, tensor in model.state_dict().items():
         if not tensor.isfinite().all():
             raise UserError(f"{path.name} has NaN or infinity in {key!r} at step {step}: choose another step.")
-    index, prompts = captions_of(parts, how.prompts)
+    index, prompts = captions_of(parts.config, parts.world, how.prompts)
     drawing = asdict(how) | {"step": step, "sampler": sampler(parts.objective).__name__}
     del drawing["prompts"]  # more prompts are more images in one folder
     folder = path / "images" / digest(drawing | {"captions": parts.config.captions})
@@ -156,18 +171,18 @@ def of_run(path: Path, how: Sampling, device: str, say: Callable[[str], None]) -
     return ImageSet(path, step, prompts, images, of_set, asked, parts, model, index)
 
 
-def captions_of(parts: Parts, n: int) -> tuple[np.ndarray, dict[str, str]]:
+def captions_of(config: RunConfig, world: World, n: int) -> tuple[np.ndarray, dict[str, str]]:
     """Indices and captions by id of the first `n` different captions of validation."""
-    every = np.arange(parts.world.length("val"))
-    said = parts.world.captions("val", every, parts.config.captions)
+    every = np.arange(world.length("val"))
+    said = world.captions("val", every, config.captions)
     first = list({caption: k for k, caption in reversed(list(enumerate(said)))}.values())[::-1]
     if not 0 < n <= len(first):
         raise UserError(
-            f"{n} prompts are not possible: {parts.config.world} has {len(first)} different validation captions; "
+            f"{n} prompts are not possible: {config.world} has {len(first)} different validation captions; "
             f"choose from 1 to {len(first)}."
         )
     index = np.sort(first)[:n]
-    return index, {f"{parts.config.world}_val_{parts.config.captions}_{k}": said[k] for k in index}
+    return index, {f"{config.world}_val_{config.captions}_{k}": said[k] for k in index}
 
 
 def draw(

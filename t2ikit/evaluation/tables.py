@@ -19,6 +19,7 @@ KEY = (
     "run", "step", "metric", "versus", "images.seed", "images.steps", "images.guidance", "images.prompts",
     "images.content", "metric.reference", "metric.sentences",
 )  # fmt: skip
+HASHES = ("prompts", "content", "loss_space", "weights", "sentences_weights", "reference", "text")
 ROW = ("run", "step", "metric", "value", "low", "high", "n", "versus", "provenance")
 
 
@@ -42,7 +43,9 @@ def export(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 def read(path: Path) -> pd.DataFrame:
     """A CSV file as `export` writes it."""
     try:
-        table = pd.read_csv(path, dtype={"run": str})
+        columns = pd.read_csv(path, nrows=0).columns
+        text = [c for c in columns if c in ("run", "versus", "commit") or c.rpartition(".")[2] in HASHES]
+        table = pd.read_csv(path, dtype=dict.fromkeys(text, str))  # a hash of digits alone is no number
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is not readable as a table ({error}): restore it, or name another file.") from None
     if missing := [c for c in ROW[:-1] if c not in table]:

@@ -3,13 +3,13 @@ checkpoints as points of their own where the learning rate is constant (they sta
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from t2ikit.errors import UserError, choose
+from t2ikit.files import read_json, read_lines
 from t2ikit.laws.tables import Table, renamed
 
 EMA = 0.9  # paper D's smoothing factor
@@ -86,9 +86,8 @@ def of_runs(folder: str | Path, loss: str = "val_loss") -> list[dict]:
     (training); N (parameters) from the run's row, D (tokens) in proportion to the step."""
     found = []
     for path in sorted(Path(folder).glob("*/row.json")):
-        row = json.loads(path.read_text(encoding="utf-8"))
-        for text in (path.parent / "log.jsonl").read_text(encoding="utf-8").splitlines():
-            line = json.loads(text)
+        row = read_json(path, ("run", "N", "D", "steps"))
+        for line in read_lines(path.parent / "log.jsonl", ("step",)):
             if line["step"] > 0:
                 found.append({"run": row["run"], "step": line["step"], "loss": line.get(loss), "N": row["N"],
                               "D": row["D"] * line["step"] / row["steps"]})  # fmt: skip

@@ -125,7 +125,7 @@ def curvature(problem: Problem, theta: np.ndarray, objective: float, robust: boo
     slopes = np.where(problem.free, slopes, 0.0)
     residual = problem.loss - fitted if problem.additive else np.log(problem.loss / fitted)
     root = np.sqrt(problem.weights / problem.weights.mean())
-    noise = unequal_noise(problem, residual)
+    noise = unequal_noise(problem, root * residual)
     if problem.clusters is not None:
         robust = False  # CR2 allows for uneven noise by itself
     elif robust is None:
@@ -146,7 +146,8 @@ def curvature(problem: Problem, theta: np.ndarray, objective: float, robust: boo
 
 
 def unequal_noise(problem: Problem, residual: np.ndarray) -> dict:
-    """Does the size of the residuals go with log N, log D or log C? Smallest rank-correlation p, times their number."""
+    """Does the size of the residuals (each times the root of its weight) go with log N, log D or log C? Smallest
+    rank-correlation p, times their number."""
     columns = {"N": problem.x}
     if np.ptp(problem.y) > 0:  # a surface, no power law
         columns |= {"D": problem.y, "C": problem.x + problem.y}

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from t2ikit.errors import UserError
+from t2ikit.files import read_json
 from t2ikit.laws.points import LARGEST
 
 UNITS = {"C": "FLOPs", "N": "parameters", "D": "tokens"}
@@ -67,10 +68,14 @@ def from_rows(
     names: Mapping[str, str] | None = None,
     source: str = "table",
 ) -> Table:
-    """The same from a list of mappings, such as the rows of `t2ikit runs --json`."""
-    rows = renamed(rows, names)
-    if not rows:
+    """The same from a list of mappings, such as the rows of `t2ikit runs --json`; runs whose `status` is failed are
+    left out, and noted."""
+    every = renamed(rows, names)
+    if not every:
         raise UserError(f"{source} has no rows: give a header line and one line a run.")
+    rows = [row for row in every if row.get("status") != "failed"]
+    if not rows:
+        raise UserError(f"All {len(every)} runs of {source} failed: train one again, with a lower rate.")
     fields = list(dict.fromkeys(key for row in rows for key in row))
     if len(fields) < 2:
         raise UserError(f"{source} has one column ({fields[0]!r}): a law needs at least two, separated by commas.")
@@ -90,7 +95,7 @@ def from_rows(
         )
     found |= {name: column for name in ("steps", "weight") if (column := _find(name, fields))}
     columns = {name: _numbers(rows, column, source) for name, column in found.items() if column is not None}
-    notes = []
+    notes = [f"{failed} failed run(s) left out"] if (failed := len(every) - len(rows)) else []
     for name in absent:
         columns[name] = _six_nd(columns, name)
         notes.append(f"{name} ({UNITS[name]}) filled in by C = 6ND")
@@ -119,7 +124,7 @@ def rows(path: str | Path) -> list[dict]:
     """The rows of a CSV, a JSON array, JSON lines, or a folder of runs (those that have a loss)."""
     path = Path(path)
     if path.is_dir():
-        found = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(path.glob("*/row.json"))]
+        found = [read_json(file, ("run",)) for file in sorted(path.glob("*/row.json"))]
         found = [row for row in found if row.get("loss") is not None or row.get("val_loss") is not None]
         if not found:
             raise UserError(f"{path} holds no runs (no */row.json with a loss): give a folder of runs or a table.")

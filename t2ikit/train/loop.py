@@ -46,13 +46,23 @@ def train(config: RunConfig, budget: Budget, root: Path | None = None, parts: Pa
     check_evaluated(folder, budget)
     if is_done(folder, budget.steps):
         return folder
-    with writer(folder) as lease:
+    with writer(folder) as lease, same_threads():
         if not is_done(folder, budget.steps):  # it may have been trained while this process asked for the lease
             identity = {"id": parts.id, "config": dataclasses.asdict(config), "loss_space": parts.loss_space}
             if lease:
                 files.write_json(folder / "config.json", identity | parts.resolved)
             Loop(parts, budget, folder, lease).run()
     return folder
+
+
+@contextmanager
+def same_threads() -> Iterator[None]:
+    """As many threads after a training as before it: one that asks for all cores may follow in this process."""
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager
@@ -180,6 +190,8 @@ class Loop:
 
         # SIGUSR1 is Slurm's warning
         with catching(note, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1), self.progress() as bar:
+            if self.step < self.budget.steps:
+                self.encoded()
             while True:
                 last = self.step >= self.budget.steps
                 due = last or self.budget.evaluates(self.step)
@@ -201,6 +213,11 @@ class Loop:
                     self.journal.write_row(self.step, "stopped")
                     leave(signal.SIGINT if signal.SIGINT in received else signal.SIGTERM)
         self.journal.write_row(self.step, "done")
+
+    def encoded(self) -> None:
+        """Have what training reads encoded before the first interval's clock starts: whichever run comes first encodes
+        it for all, and its hours are not that run's."""
+        _ = self.latents, self.states, self.null
 
     def interval(self, received: list[int], bar: tqdm) -> None:
         """Train to the next step that is logged or evaluated, or until a signal, and log the interval."""

@@ -181,6 +181,20 @@ def test_json_lines_and_run_folders(tmp_path):
         tables.read(tmp_path / "runs" / "r1", ["C", "loss"])
 
 
+def test_failed_runs_are_left_out_and_a_torn_row_is_named(tmp_path):
+    for k in range(1, 9):
+        row = {"run": f"r{k}", "N": k * 1e8, "D": (9 - k) * 1e9, "val_loss": 4 - k / 10, "status": "done"}
+        (tmp_path / f"r{k}").mkdir()
+        (tmp_path / f"r{k}" / "row.json").write_text(json.dumps(row | ({"status": "failed"} if k > 6 else {})))
+    table = tables.read(tmp_path, ["N", "D", "loss"])
+    assert len(table) == 6 and "2 failed run(s) left out" in table.notes
+    with pytest.raises(UserError, match="^All 2 runs of table failed"):
+        tables.from_rows([row for row in tables.rows(tmp_path) if row["status"] == "failed"], ["N", "loss"])
+    (tmp_path / "r3" / "row.json").write_text('{"run": "r3", "N"')
+    with pytest.raises(UserError, match="r3/row.json is not readable JSON: restore it"):
+        tables.read(tmp_path, ["N", "D", "loss"])
+
+
 def test_columns_have_units_or_names_of_their_own(tmp_path):
     text = sweep_csv(tmp_path).read_text()
     one = fit_csv(sweep_csv(tmp_path), "surface", resamples=0)
@@ -237,7 +251,8 @@ def test_logs_of_our_runs_and_of_others(tmp_path):
         lines = [{"step": 0, "val_loss": 1.0}, {"step": 100, "loss": 0.5}, {"step": 200, "val_loss": 0.4 - k / 100},
                  {"step": 400, "val_loss": 0.3 - k / 100}]  # fmt: skip
         (folder / "row.json").write_text(json.dumps(row))
-        (folder / "log.jsonl").write_text("\n".join(map(json.dumps, lines)))
+        torn = '{"step": 500, "val' if k else ""  # what a crash leaves of the last line
+        (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + torn)
     table = curves.points(curves.of_runs(tmp_path), reading="last")
     assert table["loss"].tolist() == pytest.approx([0.3, 0.29, 0.28]) and table["D"].tolist() == [4e9] * 3
     both = curves.points(curves.of_runs(tmp_path), reading="last", checkpoints=2)

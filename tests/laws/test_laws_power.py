@@ -119,6 +119,15 @@ def test_weights_are_relative_precisions():
     assert fit_power(X, y, weights=weights).exponent == pytest.approx(without.exponent, rel=1e-6)
 
 
+def test_noise_that_the_weights_say_is_not_uneven():
+    x, rng = np.geomspace(1e15, 1e18, 20), np.random.default_rng(0)
+    spread = np.geomspace(0.2, 0.005, 20)
+    draws = [3 * x**-0.1 * np.exp(spread * rng.standard_normal(20)) for _ in range(20)]
+    weighted = [fit_power(x, y, weights=1 / spread**2) for y in draws]
+    assert sum(fit_power(x, y).curvature.uneven for y in draws) > 10
+    assert sum(fit.curvature.uneven for fit in weighted) < 2 and sum(fit.claimed for fit in weighted) > 18
+
+
 @pytest.mark.parametrize("options", [{}, {"residuals": "raw"}, {"offset": True}, {"runs": list("aabbccdde")}])
 def test_order_of_rows_changes_no_digit(options):
     y = (30 * (X / 1e17) ** -0.4 + 2.0) * np.exp(0.01 * NOISE)

@@ -223,14 +223,42 @@ def test_a_signal_while_nothing_is_unsaved_ends_it_at_once(smoke, home, whole, m
     config, budget = smoke(steps=2, eval_every=1, checkpoint_seconds=1e9)
     unbroken = train(config, budget, whole)
     folder = home / "runs" / unbroken.name
-    for name, saved in (("batch", None), ("evaluate", 1)):
+    for name, signum, saved in (("batch", signal.SIGTERM, None), ("evaluate", signal.SIGUSR1, 1)):
+
+        def stopped(_, signum=signum):
+            signal.raise_signal(signum)
+            pytest.fail("it went on")
+
         with monkeypatch.context() as patch, pytest.raises(SystemExit) as stop:
-            patch.setattr(Loop, name, lambda _: (signal.raise_signal(signal.SIGTERM), pytest.fail("it went on")))
+            patch.setattr(Loop, name, stopped)
             train(config, budget)
         assert stop.value.code == 143 and runs.row(folder)["status"] == "stopped" and holder_of(folder) is None
         assert (found := load_checkpoint(folder)) is saved or found[0] == saved
     train(config, budget)
     assert weights_of(folder) == weights_of(unbroken) and log_of(folder) == log_of(unbroken)
+
+
+def test_what_encodes_for_all_runs_is_not_the_first_ones_time(smoke, monkeypatch):
+    """The clock of the first interval starts when everything is encoded."""
+    interval, encoded = Loop.interval, []
+
+    def timed(self, *arguments):
+        encoded.append({"latents", "states", "null"} <= set(vars(self)))
+        interval(self, *arguments)
+
+    monkeypatch.setattr(Loop, "interval", timed)
+    train(*smoke(steps=2, seed=3))
+    assert all(encoded) and encoded
+
+
+def test_a_training_leaves_the_process_the_threads_it_had(smoke):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        train(*smoke(steps=1, threads=1))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_more_steps_extend_a_run_bit_for_bit(smoke, whole):
