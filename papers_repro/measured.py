@@ -223,22 +223,33 @@ def extrapolated() -> pd.DataFrame:
     return verdicts_of(claims.extrapolation([incontext(), distance()], told, "tiny"))
 
 
+def of_families() -> list[profiles.Profile]:
+    others = {dit.CROSSATTN.name: "cross-attention", dit.ADALN.name: "in-context, adaLN"}
+    return [incontext(), *(profiled(*of) for of in others.items())]
+
+
 def families() -> pd.DataFrame:
-    others = profiled(dit.CROSSATTN.name, "cross-attention"), profiled(dit.ADALN.name, "in-context, adaLN")
-    return verdicts_of(claims.families(incontext(), *others))
+    return verdicts_of(claims.families(*of_families()))
 
 
 def vertices_table() -> str:
-    """N_opt and the loss there of both families at each budget, and their exponents."""
-    both = {"in-context": incontext(), "cross-attention": profiled(dit.CROSSATTN.name, "cross-attention")}
-    head = " | ".join(f"{name}: N_opt (95%) | loss there" for name in both)
-    lines = ["", f"| C (FLOPs) | {head} |", "|---" * (1 + 2 * len(both)) + "|"]
-    for at in zip(*(p.fit.budgets for p in both.values()), strict=True):
-        cells = (f"{b.N_opt / 1e3:,.0f}k ({b.low / 1e3:,.0f}k to {b.high / 1e3:,.0f}k) | {b.loss:.4f}" for b in at)
-        lines.append(f"| {at[0].C:.2g} | {' | '.join(cells)} |")
-    laws_of = ((p.law("n_opt"), p.law("loss_opt")) for p in both.values())
-    cells = (f"{law.exponent:.3f} ({law.low:.3f} to {law.high:.3f})" for pair in laws_of for law in pair)
-    return "\n".join([*lines, f"| exponent of C | {' | '.join(cells)} |"]) + "\n"
+    """N_opt and the loss there of each family at each budget, and their exponents; a dash where one was not trained or
+    has no law."""
+    every = of_families()
+    found = [{f"{b.C:.2g}": b for b in p.usable} for p in every]
+    head = " | ".join(f"{p.label}: N_opt (95%) | loss there" for p in every)
+    lines = ["", f"| C (FLOPs) | {head} |", "|---" * (1 + 2 * len(every)) + "|"]
+
+    def cells(b) -> str:
+        if b is None:
+            return "– | –"
+        ends = f" ({b.low / 1e3:,.0f}k to {b.high / 1e3:,.0f}k)" if b.low else ""
+        return f"{b.N_opt / 1e3:,.0f}k{ends} | {b.loss:.4f}"
+
+    lines += [f"| {c} | {' | '.join(cells(of.get(c)) for of in found)} |" for c in found[0]]
+    fits = [p.law(name) for p in every for name in ("n_opt", "loss_opt")]
+    told = ("–" if fit is None else f"{fit.exponent:.3f} ({fit.low:.3f} to {fit.high:.3f})" for fit in fits)
+    return "\n".join([*lines, f"| exponent of C | {' | '.join(told)} |"]) + "\n"
 
 
 def captions() -> pd.DataFrame:
