@@ -21,12 +21,12 @@ from tqdm.auto import tqdm
 from t2ikit.data.world import get_world
 from t2ikit.encoders import image_codec, text_encoder
 from t2ikit.errors import UserError, choose
-from t2ikit.files import append_line, read_json, read_lines
+from t2ikit.files import append_line, read_json, read_lines, write_atomic
 from t2ikit.generate import config_of, generate, load_run
 from t2ikit.objectives import DDPM, RectifiedFlow
 from t2ikit.probe import Probe, make_probe
 from t2ikit.results import read_live
-from t2ikit.runs import home
+from t2ikit.runs import home, merging
 from t2ikit.train.setup import Parts
 
 FILE = "scores.csv"
@@ -190,10 +190,10 @@ def main(
     new = of_table(chosen.table(live, tier), RESULTS, metric or list(METRICS), tier, sets, images)
     new = new.drop(columns=["world", "captions"])
     new = new.rename(columns={"steps": "step", "on_world": "world", "on_captions": "captions"})[COLUMNS]
-    both = (
-        pd.concat([read(RESULTS), new]).drop_duplicates(COLUMNS[:5], keep="last").astype({"value": float, "se": float})
-    )
-    both.sort_values(COLUMNS[:5]).to_csv(RESULTS / FILE, index=False, float_format="%.7g")
+    with merging(RESULTS / FILE):
+        both = pd.concat([read(RESULTS), new]).drop_duplicates(COLUMNS[:5], keep="last")
+        both = both.astype({"value": float, "se": float}).sort_values(COLUMNS[:5])
+        write_atomic(RESULTS / FILE, both.to_csv(index=False, float_format="%.7g").encode())
     print(f"{len(new)} scores of {study} are in {RESULTS / FILE}.")
 
 
