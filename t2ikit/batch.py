@@ -59,6 +59,9 @@ def reproduce(
         plain = checked(node, given, notebook.name)
         stem = folder.resolve() / figure
         jobs.append(Job(figure, str(notebook), f"{stem}.ipynb", f"{stem}.html", plain, timeout))
+    for job in jobs:
+        if status(Path(job.out)).get("state") == "failed":  # an earlier attempt's words are not this one's
+            status_path(Path(job.out)).unlink(missing_ok=True)
     failures = run(jobs, workers, log, **({"sbatch": sbatch} if sbatch else {}))
     if len(failures) == 1:
         raise next(iter(failures.values()))

@@ -3,7 +3,8 @@ both on; nothing happens at import."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import altair as alt
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
 # Chosen by search for contrast >= 3:1 on white and for distance under simulated protanopia, deuteranopia and
 # tritanopia; tests/test_charts.py measures both again.
 COLOURS = ["#0077AA", "#DD6600", "#663300", "#1CA383", "#4400CC", "#9977FF", "#222222"]
+
+DASHES = [[1, 0], [6, 3], [2, 2]]  # of a line: a second and third round of the colours
 
 # JupyterLab, nbconvert and `t2ikit.report` all know this type; altair's own v6 name is not a legal key in a notebook
 # file and stops papermill.
@@ -66,7 +69,33 @@ def theme() -> alt.theme.ThemeConfig:
     }  # fmt: skip
 
 
+def colours(field: str, domain: Sequence[str], **options: Any) -> alt.Color:
+    """A colour for each of `domain` in its order, from the start again after `COLOURS`; `options` of alt.Color."""
+    import altair as alt
+
+    hues = [COLOURS[k % len(COLOURS)] for k in range(len(domain))]
+    return alt.Color(f"{field}:N", **options).scale(domain=list(domain), range=hues)
+
+
+def dashes(field: str, domain: Sequence[str], **options: Any) -> alt.StrokeDash:
+    """With `colours` of the same arguments: lines of one colour differ in their dash."""
+    import altair as alt
+
+    kinds = [DASHES[k // len(COLOURS) % len(DASHES)] for k in range(len(domain))]
+    return alt.StrokeDash(f"{field}:N", **options).scale(domain=list(domain), range=kinds)
+
+
 def _bundle(spec: dict, **_options: object) -> dict[str, object]:
+    said = "; ".join(dict.fromkeys(_titles(spec)))
+    if said:  # what a screen reader says of the picture
+        spec = {"description": said} | spec
+    return {VEGALITE_MIME: spec, "text/plain": f"<chart: {said}>" if said else "<chart>"}
+
+
+def _titles(spec: dict) -> list[str]:
+    """The title of a chart, or of those that it is made of."""
     title = spec.get("title", "")
-    name = title.get("text", "") if isinstance(title, dict) else title
-    return {VEGALITE_MIME: spec, "text/plain": f"<chart: {name}>" if name else "<chart>"}
+    if name := title.get("text", "") if isinstance(title, dict) else title:
+        return [name]
+    parts = [part for key in ("hconcat", "vconcat", "concat", "layer") for part in spec.get(key, [])]
+    return [found for part in parts for found in _titles(part)]

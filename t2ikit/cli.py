@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 
 import typer
 
@@ -23,10 +24,10 @@ for part in (training, laws, images):
 CLICK_ERROR: type = typer.BadParameter.__mro__[2]  # ClickException, of click or of the copy of it in newer typers
 
 
-def main() -> None:
+def main(typed: typer.Typer = app) -> None:
     """Run the CLI: exit 0, 2 for a user error, 75 if another process trains the run, 143 after SIGTERM."""
     try:
-        code = app(standalone_mode=False)
+        code = typed(standalone_mode=False)
     except Busy as error:
         code = fail(error, 75)
     except UserError as error:
@@ -40,6 +41,13 @@ def main() -> None:
     finally:
         drop_unread()
     sys.exit(code)
+
+
+def command(function: Callable[..., object]) -> None:
+    """`function` as a program of its own, with the CLI's exit codes and one-sentence errors."""
+    alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    alone.command()(function)
+    main(alone)
 
 
 def drop_unread() -> None:

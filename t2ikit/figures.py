@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from t2ikit import charts
 from t2ikit.config import digest
 from t2ikit.errors import UserError, choose
 from t2ikit.results import one_loss_space
@@ -55,13 +56,16 @@ def learning_curves(
     domain = list(labels.values())
     drawn = [labels[b] for b in names if b in seeds.index]
     form = ".1e" if x.startswith("flops") else ",d"  # "," alone would give 2e+2
+    key = {
+        "title": None,
+        "sort": domain,
+        "legend": alt.Legend(symbolOpacity=1, symbolType="stroke", symbolSize=400, values=drawn),
+    }
     base = alt.Chart(table).encode(
         x=alt.X(f"{x}:Q", title=AXES[x], axis=alt.Axis(format=form, tickMinStep=1)).scale(
             zero=False, nice=False, padding=8
         ),
-        color=alt.Color("line:N", title=None, sort=domain, legend=alt.Legend(symbolOpacity=1, values=drawn)).scale(
-            domain=domain, scheme="tableau10"
-        ),
+        color=charts.colours("line", domain, **key),
     )
     committed, live = (base.transform_filter(alt.datum.source == s) for s in ("committed", "live"))
     score = alt.Y("mean:Q", title=SCORES[y]).scale(zero=False)
@@ -73,7 +77,9 @@ def learning_curves(
         alt.Tooltip("spread:Q", title="±", format=".1g"),
     ]
     band = committed.mark_area(opacity=0.18).encode(y=alt.Y("low:Q", title=SCORES[y]).scale(zero=False), y2="high:Q")
-    line = committed.mark_line(point={"size": 18}).encode(y=score, tooltip=tooltip)
+    line = committed.mark_line(point={"size": 18}).encode(
+        y=score, tooltip=tooltip, strokeDash=charts.dashes("line", domain, **key)
+    )
     ends = {"y": alt.Y("low:Q").scale(zero=False), "y2": "high:Q"}
     bars, thin = live.mark_rule(strokeWidth=1.5).encode(**ends), committed.mark_rule(opacity=0.4).encode(**ends)
     points = live.mark_point(size=70, filled=True, stroke="black", strokeWidth=0.8).encode(y=score, tooltip=tooltip)

@@ -105,10 +105,15 @@ def read_json(path: Path, keys: Sequence[str] = ()) -> Any:
 
 
 def append_line(path: Path, value: dict[str, Any]) -> None:
-    """Append one JSON line."""
+    """Append one JSON line, in place of an end that a crash cut."""
     line = json.dumps(value, allow_nan=False) + "\n"
-    with writing(path, len(line)), path.open("a") as f:
-        f.write(line)
+    with writing(path, len(line)), path.open("ab+") as f:
+        if f.tell():
+            f.seek(-1, os.SEEK_END)
+            if f.read() != b"\n":
+                f.seek(0)
+                f.truncate(f.read().rfind(b"\n") + 1)
+        f.write(line.encode())
 
 
 def write_lines(path: Path, values: Sequence[dict[str, Any]]) -> None:

@@ -12,7 +12,6 @@ RUN/lease.json       who trains it now
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import secrets
 import socket
@@ -45,8 +44,8 @@ def home() -> Path:
 
 def merging(path: Path) -> contextlib.AbstractContextManager[None]:
     """Those who read, merge and write `path`, a table or a folder of them, come one after the other."""
-    name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
-    return locked(home() / "locks" / name)
+    path = path.resolve()
+    return locked(path.parent / f".{path.name}.lock")  # beside it: whatever home each has, they meet there
 
 
 def signature() -> dict[str, Any]:

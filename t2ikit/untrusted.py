@@ -27,6 +27,7 @@ _SCRIPT = re.compile(r"<script\b.*?(?:</script\s*>|\Z)", re.IGNORECASE | re.DOTA
 # pandas' Styler gives its tables ids that start with T_; possessive, so that hostile styles take no longer than others
 _STYLED = r"\s*+#T_[\w#.:()\s-]*+"
 _STYLER = re.compile(rf"(?:{_STYLED}(?:,{_STYLED})*+\{{[^{{}}]*+\}})*+\s*+")
+_IMG, _QUOTED = re.compile(r'<img(?:[^>"]|"[^"]*")*>'), re.compile(r'"[^"]*"')  # as bleach writes them
 _IMPORT = re.compile(r"""(?:\bfrom\s*|\bimport\s*\(?\s*)["'`]((?:https?:)?//[^"'`]+)""")
 
 
@@ -71,7 +72,7 @@ def clean_html(markup: str) -> tuple[str, bool]:
         strip=True,
         css_sanitizer=CSSSanitizer(allowed_css_properties=CSS),
     )
-    cleaned = re.sub(r"<img(?![^>]* src=)[^>]*>", "", cleaned)  # its source was not in the notebook
+    cleaned = _IMG.sub(lambda img: img[0] if " src=" in _QUOTED.sub('""', img[0]) else "", cleaned)  # loads elsewhere
     return "".join(f"<style>{style}</style>" for style in styles) + cleaned, scripts > 0
 
 

@@ -450,6 +450,16 @@ def test_reproduce_executes_and_exports_at_home(papers, tmp_path):
     assert any(line.startswith(f"fig91: {made[0]} (0.0 MB)") for line in lines)
 
 
+def test_an_earlier_failure_is_not_this_ones(papers, tmp_path, monkeypatch):
+    """A job may die before it has written anything: a full disk, or cancelled in the queue."""
+    with pytest.raises(batch.NotebookFailed, match="ValueError: 1"):
+        batch.reproduce(["fig91"], "tiny", out=tmp_path, parameters={"steps": 13}, log=lambda _: None)
+    died = lambda jobs, *_: {job.name: executors._why(job, None, "the disk is full") for job in jobs}  # noqa: E731
+    monkeypatch.setitem(executors.EXECUTORS, "local", died)
+    with pytest.raises(batch.NotebookFailed, match="^the disk is full$"):
+        batch.reproduce(["fig91"], "tiny", out=tmp_path, log=lambda _: None)
+
+
 def test_one_failure_keeps_the_others(papers, tmp_path):
     write(papers / "paper_beta_of_test" / "fig90.ipynb", "print(steps)")
     options = {"out": tmp_path / "r", "parameters": {"steps": 13}, "log": lambda _: None}

@@ -48,6 +48,22 @@ def test_colours_stay_apart_for_every_eye(vision):
         assert np.linalg.norm(seen[a] - seen[b]) >= 15, (a, b)  # a just noticeable difference is about 2.3
 
 
+def test_lines_beyond_the_palette_differ_in_their_dash():
+    names = [f"backbone {k}" for k in range(2 * len(charts.COLOURS) + 1)]
+    hues, kinds = (f("backbone", names).to_dict()["scale"]["range"] for f in (charts.colours, charts.dashes))
+    assert len(set(zip(hues, map(tuple, kinds), strict=True))) == len(names)
+    assert hues[: len(charts.COLOURS)] == charts.COLOURS and kinds[0] == [1, 0]
+
+
+def test_a_chart_says_what_it_is_to_who_cannot_see_it():
+    import altair as alt
+
+    charts.use()
+    one, other = (alt.Chart(title=title).mark_point() for title in ("loss", "score"))
+    data = (one | other)._repr_mimebundle_()
+    assert data[charts.VEGALITE_MIME]["description"] == "loss; score" and data["text/plain"] == "<chart: loss; score>"
+
+
 def test_use_registers_a_legal_notebook_key_and_the_theme():
     import altair as alt
     import nbformat

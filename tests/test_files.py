@@ -101,3 +101,11 @@ def test_lines_leave_out_a_cut_end_and_name_what_is_broken(tmp_path):
         with pytest.raises(UserError, match="line 2, lacks 'step'"):
             read_lines(path, ("step",))
     assert read_lines(tmp_path / "none") == []
+
+
+def test_a_line_after_a_cut_end_takes_its_place(tmp_path):
+    path = tmp_path / "log.jsonl"
+    for text, kept in (('{"a": 1}\n{"a": ', [{"a": 1}]), ('{"a', []), ("", []), ('{"a": 1}\n', [{"a": 1}])):
+        path.write_text(text)
+        files.append_line(path, {"b": 2})
+        assert files.read_lines(path) == [*kept, {"b": 2}]

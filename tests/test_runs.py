@@ -15,8 +15,8 @@ import pytest
 
 from t2ikit import runs
 from t2ikit.errors import Busy, UserError
-from t2ikit.files import read_json, write_json
-from t2ikit.runs import Lease, holder_of, leased, table
+from t2ikit.files import locked, read_json, write_json
+from t2ikit.runs import Lease, holder_of, leased, merging, table
 
 ROW = dict.fromkeys(runs.ROW_KEYS, 1) | {"status": "done"}
 
@@ -141,6 +141,14 @@ def test_a_disk_without_locks_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", refuse)
     with pytest.raises(UserError, match=r"cannot be locked \(Function not implemented\): its file system has no flock"):
         Lease(tmp_path).acquire()
+
+
+def test_those_who_merge_a_table_meet_whatever_home_they_have(tmp_path, monkeypatch):
+    for name in ("one", "other"):
+        monkeypatch.setenv("T2IKIT_HOME", str(tmp_path / name))
+        with merging(tmp_path / "rows.csv"), pytest.raises(Busy, match="held"):
+            with locked(tmp_path / ".rows.csv.lock", "held"):
+                pass
 
 
 def test_a_writer_whose_lease_was_taken_stops_and_leaves_the_takers(tmp_path):

@@ -14,6 +14,7 @@ import pandas as pd
 import typer
 
 from papers_repro.dit_laws import compare, profiles, studies
+from t2ikit import cli
 from t2ikit.errors import UserError
 from t2ikit.files import write_atomic
 from t2ikit.runs import home
@@ -45,4 +46,4 @@ def main(tier: Annotated[str, typer.Option(help="smoke, tiny, small or paper.")]
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    cli.command(main)

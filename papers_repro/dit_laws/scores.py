@@ -7,6 +7,7 @@ runs of a study where its budgets end and keeps the rows in results/scores.csv.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,14 +19,15 @@ import typer
 from torch import nn
 from tqdm.auto import tqdm
 
-from t2ikit.data.world import get_world
+from t2ikit import cli
+from t2ikit.data.world import World, get_world
 from t2ikit.encoders import image_codec, text_encoder
 from t2ikit.errors import UserError, choose
 from t2ikit.files import append_line, read_json, read_lines, write_atomic
 from t2ikit.generate import config_of, generate, load_run
 from t2ikit.objectives import DDPM, RectifiedFlow
 from t2ikit.probe import Probe, make_probe
-from t2ikit.results import read_live
+from t2ikit.results import finished, read_live
 from t2ikit.runs import home, merging
 from t2ikit.train.setup import Parts
 
@@ -75,6 +77,7 @@ def validation(parts: Parts, model: nn.Module, probe: Probe) -> Score:
     return {"value": found["val_loss"], "se": found["val_loss_se"], "n": found["n"]}
 
 
+# of parts whose world and captions are the validation set's that is asked
 METRICS: dict[str, Callable[[Parts, nn.Module, Probe], Score]] = {
     "vlb": bound, "nll": likelihood, "fd-efficientnet-lite0": distance, "val_loss": validation,
 }  # fmt: skip
@@ -95,13 +98,16 @@ def of_snapshot(
     for world, captions in on or [(None, None)]:
         for metric in metrics:
             where = {"world": world or config.world, "captions": captions or config.captions}
-            row = {"run": folder.name, "step": step, "metric": metric} | where | {"n": n or config.probe_images}
+            there = _world(where["world"], config.resolution)
+            images = min(n or config.probe_images, there.length("val"))
+            row = {"run": folder.name, "step": step, "metric": metric} | where | {"n": images}
             if _key(row) not in kept:
                 parts, model = loaded = loaded or load_run(folder, step, averaged=True)
                 if not isinstance(parts.objective, RectifiedFlow):
                     raise UserError(f"{folder.name} is trained by {config.objective}: choose runs of a rectified flow.")
                 probe = _probe(*where.values(), config.resolution, config.codec, config.text, row["n"])
-                kept[_key(row)] = row | METRICS[metric](parts, model, probe)
+                asked = replace(parts, config=replace(config, **where), world=there)
+                kept[_key(row)] = row | METRICS[metric](asked, model, probe)
                 append_line(folder / "scores.jsonl", kept[_key(row)])
             rows.append(kept[_key(row)])
     return rows
@@ -150,14 +156,19 @@ def _key(row: Score) -> tuple:
 
 
 @lru_cache(maxsize=4)
+def _world(name: str, size: int) -> World:
+    return get_world(name, size=size)
+
+
+@lru_cache(maxsize=4)
 def _probe(world: str, captions: str, size: int, codec: str, text: str, n: int) -> Probe:
-    return make_probe(get_world(world, size=size), captions, image_codec(codec), text_encoder(text), n)
+    return make_probe(_world(world, size), captions, image_codec(codec), text_encoder(text), n)
 
 
 @lru_cache(maxsize=4)
 def _reference(world: str, size: int, n: int) -> Any:
     """Moments of the first n validation images."""
-    return _moments(get_world(world, size=size).images("val", np.arange(n)))
+    return _moments(_world(world, size).images("val", np.arange(n)))
 
 
 def _moments(images: np.ndarray) -> Any:
@@ -185,7 +196,7 @@ def main(
     from papers_repro.dit_laws.studies import RESULTS, STUDIES
 
     chosen = STUDIES[choose("study", study, STUDIES)]
-    live = read_live([p.parent for p in sorted((home() / "runs").glob("*/row.json"))])
+    live = read_live(finished(home() / "runs"))
     sets = [tuple(choose_set(text)) for text in on or []]
     new = of_table(chosen.table(live, tier), RESULTS, metric or list(METRICS), tier, sets, images)
     new = new.drop(columns=["world", "captions"])
@@ -205,4 +216,4 @@ def choose_set(text: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    cli.command(main)

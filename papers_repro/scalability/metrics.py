@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from papers_repro.verdicts import ALIKE, NOTHING, STRONG, Verdict, ranked, ranked_within, verdict
+from t2ikit import charts
 from t2ikit.evaluation.tables import ROW, read
 from t2ikit.laws.intervals import spearman
 from t2ikit.results import WAY, Results, largest_set
@@ -63,20 +64,20 @@ def panel(table: pd.DataFrame, order: Sequence[str]) -> alt.ConcatChart | None:
     """A chart a metric, a row a run: the value with its 95% interval; None where nothing has been scored."""
     import altair as alt
 
-    charts = []
+    panels = []
     for metric in of_panel(table):
         data = table.loc[table["metric"] == metric, ["backbone", "seed", "value", "low", "high", "n"]]
         names = [b for b in order if b in set(data["backbone"])]
         title = alt.TitleParams(metric, subtitle="less is better" if metric.startswith(LESS) else "more is better")
         base = alt.Chart(data, title=title, width=260).encode(
             y=alt.Y("backbone:N", title=None, sort=names),
-            color=alt.Color("backbone:N", legend=None, sort=list(order)).scale(domain=list(order), scheme="tableau10"),
+            color=charts.colours("backbone", order, legend=None),
             tooltip=["backbone", "seed", "value", "low", "high", "n"],
         )
         x = alt.X("value:Q", title=metric).scale(zero=False)
         bars = base.mark_rule(strokeWidth=1.5).encode(x=alt.X("low:Q", title=metric).scale(zero=False), x2="high:Q")
-        charts.append(bars + base.mark_point(filled=True, size=60).encode(x=x))
-    return alt.concat(*charts, columns=3).resolve_scale(color="independent") if charts else None
+        panels.append(bars + base.mark_point(filled=True, size=60).encode(x=x))
+    return alt.concat(*panels, columns=3).resolve_scale(color="independent") if panels else None
 
 
 def told(table: pd.DataFrame) -> pd.DataFrame:
@@ -160,12 +161,12 @@ def guidance_chart(table: pd.DataFrame, metric: str, order: Sequence[str]) -> al
     data = data.rename(columns={"images.guidance": "guidance"})
     base = alt.Chart(data, title=f"{metric} by guidance, {data['n'].iloc[0]:,} prompts").encode(
         x=alt.X("guidance:Q", title="Classifier-free guidance scale"),
-        color=alt.Color("backbone:N", title=None).scale(domain=list(order), scheme="tableau10"),
+        color=charts.colours("backbone", order, title=None),
         tooltip=["backbone", "guidance", "value", "low", "high"],
     )
     y = alt.Y("value:Q", title=metric).scale(zero=False)
     band = base.mark_area(opacity=0.15).encode(y=alt.Y("low:Q", title=metric).scale(zero=False), y2="high:Q")
-    return band + base.mark_line(point=True).encode(y=y)
+    return band + base.mark_line(point=True).encode(y=y, strokeDash=charts.dashes("backbone", order, title=None))
 
 
 def guidance_ranks(table: pd.DataFrame, metric: str = "tifa") -> pd.DataFrame:

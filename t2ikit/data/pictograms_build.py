@@ -84,8 +84,11 @@ def _manifest(folder: Path, recipe: dict[str, Any]) -> dict[str, Any]:
         raise UserError(
             f"{folder} holds pictograms of other packages or of another t2ikit: remove it, or choose another --out."
         )
-    if manifest["complete"] and any(not (folder / entry["url"]).exists() for entry in read_index(folder)):
-        raise UserError(f"{folder} has lost shards: remove the folder and run `t2ikit data get pictograms` again.")
+    if not manifest["complete"]:
+        return manifest
+    wanted = [TABLE, *(entry["url"] for entry in read_index(folder))]
+    if lost := [name for name in wanted if not (folder / name).exists()]:
+        raise UserError(f"{folder} has lost {lost[0]}: remove the folder and run the same command again.")
     return manifest
 
 

@@ -146,9 +146,10 @@ def test_built_twice_is_built_the_same_and_another_recipe_is_refused(toys, tmp_p
     assert (folder / "manifest.json").stat().st_mtime_ns == before
     with pytest.raises(UserError, match="holds pictograms of other packages"):
         get(folder, sets={"alpha": sets["alpha"]}, progress=False)
-    (folder / "val-00000.tar").unlink()
-    with pytest.raises(UserError, match="has lost shards"):
-        get(folder, sets=sets, progress=False)
+    for name in ("val-00000.tar", "table.parquet"):
+        (folder / name).unlink()
+        with pytest.raises(UserError, match=f"has lost {name}: remove the folder"):
+            get(folder, sets=sets, progress=False)
 
 
 def test_the_world_serves_images_and_captions(toys, monkeypatch):

@@ -1,6 +1,8 @@
 """Paper D's profiles, verdicts and charts on tables whose law is known; scores of real snapshots; its notebooks."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +12,7 @@ import torch
 
 from papers_repro.dit_laws import compare, plots, predict, profiles, scores, studies, verdicts
 from t2ikit import batch
+from t2ikit.data.world import get_world
 from t2ikit.errors import UserError
 from t2ikit.laws import audit_folder, fit_power
 from t2ikit.metrics.likelihood import chain, variational_bound
@@ -415,6 +418,36 @@ def test_the_averaged_weights_validation_loss_is_the_runs_own(live, tmp_path):
     assert rows[0]["value"] == pytest.approx(table["val_loss_averaged"].iloc[0], rel=1e-5)
     (other,) = scores.of_snapshot(folder, int(table["steps"].iloc[0]), ["val_loss"], [("scenes-single", "dense")], n=8)
     assert other["value"] != rows[0]["value"] and other["captions"] == "dense"
+
+
+def test_images_are_drawn_for_the_captions_that_are_asked(live, monkeypatch):
+    study, table = live
+    folder, asked = next(p for p in (scores.home() / "runs").iterdir()), []
+    real = scores.generate
+    monkeypatch.setattr(scores, "generate", lambda parts, model, prompts, **k: (asked.append(prompts), real(
+        parts, model, prompts, **k | {"steps": 1}))[1])  # fmt: skip
+    sets = [("scenes", "medium"), ("scenes", "dense")]
+    both = scores.of_snapshot(folder, int(table["steps"].iloc[0]), ["fd-efficientnet-lite0"], sets, n=8)
+    assert [row["captions"] for row in both] == ["medium", "dense"] and both[0]["value"] != both[1]["value"]
+    assert asked == [get_world("scenes").captions("val", np.arange(8), captions) for _, captions in sets]
+
+
+def test_more_images_than_there_are_is_all_of_them_and_kept(live, monkeypatch):
+    study, table = live
+    folder, step = next(p for p in (scores.home() / "runs").iterdir()), int(table["steps"].iloc[0])
+    monkeypatch.setattr(scores, "_probe", lambda *key: key[-1])
+    monkeypatch.setitem(scores.METRICS, "vlb", lambda parts, model, n: {"value": 1.0, "se": None, "n": n})
+    (row,) = scores.of_snapshot(folder, step, ["vlb"], n=10**6)
+    assert row["n"] == get_world("scenes").length("val")
+    monkeypatch.setitem(scores.METRICS, "vlb", None)  # not computed again
+    assert scores.of_snapshot(folder, step, ["vlb"], n=10**6) == [row]
+
+
+def test_a_mistake_on_the_command_line_is_one_sentence():
+    line = [sys.executable, "-m", "papers_repro.dit_laws.scores", "nothing"]
+    done = subprocess.run(line, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith("t2ikit: Unknown study 'nothing'")
+    assert done.stderr.count("\n") == 1
 
 
 COMMITTED = read_committed(studies.RESULTS)
