@@ -166,7 +166,7 @@ def test_parameters_arrive_this_python_runs_and_the_status_says_done(tmp_path, m
     assert (state["state"], state["cell"], state["cells"], state["error"]) == ("done", 4, 4, None)
     assert state["parameters"] == {"tier": "ti\"n'y\n$", "steps": 5, "rate": 2, "flag": True, "names": ["a", "b"]}
     assert state["started"] <= state["ended"]
-    assert sorted(path.name for path in out.parent.iterdir()) == ["n.ipynb", "n.status.json"]
+    assert sorted(path.name for path in out.parent.iterdir()) == [".n.status.json.lock", "n.ipynb", "n.status.json"]
 
 
 def test_the_failing_cell_is_named_and_what_ran_is_kept(tmp_path):

@@ -41,7 +41,7 @@ def test_exploration(name, home, tmp_path, read_offline):
 
 def test_a_plan_from_a_table_of_runs(home, tmp_path):
     executed = batch.execute(ROOT / "notebooks" / "fit_your_own.ipynb", {}, tmp_path / "fit.ipynb")
-    points = str(home / "simulated.csv")
+    points = str(home / "cache" / "simulated.csv")
     executed = batch.execute(ROOT / "notebooks" / "plan_a_budget.ipynb", {"points": points}, tmp_path / "plan.ipynb")
     assert "surface fitted to the given points" in executed.read_text()
 
