@@ -57,15 +57,18 @@ def verdict(
     return dict(zip(ORDER, values, strict=True))
 
 
-def needed(value: float, low: float | None, high: float | None, n: int, end: float, lost: int = 1) -> int | None:
+def needed(
+    value: float, low: float | None, high: float | None, n: int, end: float, lost: int = 1, level: float = LEVEL
+) -> int | None:
     """The n of which a t interval about the same `value`, of the same scatter, would leave out `end`, where the claim
-    begins to fail, in 8 of 10 trials. lost: degrees of freedom that the estimate takes, 1 a mean, 2 a line."""
+    begins to fail, in 8 of 10 trials. lost: degrees of freedom that the estimate takes, 1 a mean, 2 a line.
+    level: the interval's."""
     if low is None or high is None or n <= lost or value == end:
         return None
-    scatter = (high - low) / 2 * n**0.5 / t_quantile(LEVEL, n - lost)
+    scatter = (high - low) / 2 * n**0.5 / t_quantile(level, n - lost)
 
     def enough(many: int) -> bool:
-        both = t_quantile(LEVEL, many - lost) + t_quantile(2 * POWER - 1, many - lost)
+        both = t_quantile(level, many - lost) + t_quantile(2 * POWER - 1, many - lost)
         return both * scatter / many**0.5 <= abs(value - end)
 
     few, many = n, MANY

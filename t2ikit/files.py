@@ -76,7 +76,7 @@ def locked(path: Path, busy: str = "") -> Iterator[None]:
         except OSError as error:
             raise UserError(
                 f"{path} cannot be locked ({error.strerror}): its file system has no flock (Lustre: mount it with "
-                "flock) or does not answer now; set T2IKIT_HOME to one that has, or run again."
+                "flock) or does not answer now; keep the file (T2IKIT_HOME) on one that has, or run again."
             ) from error
         yield
 

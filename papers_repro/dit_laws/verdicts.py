@@ -212,7 +212,7 @@ def flat_rate(id: str, sweep: pd.DataFrame, own: dict[str, float], tier: str) ->
         low, high = mean_interval(of_seed, level)
         why = said if low is not None else "one seed: its spread is unknown" if len(of_seed) else NOTHING
         mean = float(of_seed.mean()) if len(of_seed) else None
-        needs = needed(mean, low, high, len(of_seed), FLAT) if len(of_seed) else None
+        needs = needed(mean, low, high, len(of_seed), FLAT, level=level) if len(of_seed) else None
         printed = f"{'<' if where[1] == FLAT else '>'} {FLAT:g}"
         rows.append(verdict(id, claim, tier, printed, mean, low, high, len(of_seed), where, why, needs))
     return rows

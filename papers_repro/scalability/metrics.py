@@ -17,7 +17,7 @@ import pandas as pd
 from papers_repro.verdicts import ALIKE, NOTHING, STRONG, Verdict, ranked, ranked_within, verdict
 from t2ikit import charts
 from t2ikit.evaluation.tables import ROW, read
-from t2ikit.laws.intervals import spearman
+from t2ikit.laws.intervals import LEVEL, spearman, t_quantile
 from t2ikit.results import WAY, Results, largest_set
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def early(table: pd.DataFrame, tier: str, metric: str = "tifa", guidance: float 
     that gives most backbones at that step. Noise of the prompts lowers rho: where it could do so below what is claimed
     though the backbones rank alike, no lower rho contradicts."""
     table = table[(table["metric"] == metric) & np.isclose(table["images.guidance"].astype(float), guidance)]
-    table = table.assign(noise=((table["high"] - table["low"]) / (2 * 1.959964)) ** 2)
+    table = table.assign(noise=((table["high"] - table["low"]) / (2 * t_quantile(LEVEL, np.inf))) ** 2)
     found: dict[int, pd.DataFrame] = {}
     for _, of in table.groupby(WAY):
         then = of.groupby(["step", "backbone"])[["value", "noise"]].mean()
