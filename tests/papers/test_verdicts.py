@@ -113,7 +113,6 @@ def test_a_table_says_how_much_has_not_been_measured_and_on_which_world():
 def test_the_n_that_decides_is_of_the_intervals_own_level():
     values = np.array([0.5, 1.0, 1.5, 2.2])
     usual, wider = (
-        needed(values.mean(), *mean_interval(values, level), 4, 0.9, level=level)
-        for level in (0.95, 0.975)
+        needed(values.mean(), *mean_interval(values, level), 4, 0.9, level=level) for level in (0.95, 0.975)
     )
     assert usual < wider < 1.5 * usual
