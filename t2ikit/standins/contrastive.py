@@ -136,12 +136,12 @@ def train(out: Path, config: ContrastiveConfig = ContrastiveConfig()) -> None:
             encoded, mask = text.encode(every[piece])
         states |= dict(zip(every[piece], zip(encoded.half(), mask, strict=True), strict=True))
     torch.manual_seed(config.seed)
-    model = Contrastive(config.width)
+    model, draws = Contrastive(config.width), np.random.default_rng([config.seed, 2])
 
-    def loss_of(rng: np.random.Generator) -> Tensor:
+    def loss_of(step: int) -> Tensor:
         images, said, wrong = [], [], []
         for name, densities in WORLDS.items():
-            some, density = rng.integers(config.pool, size=config.batch // 2), rng.integers(len(densities))
+            some, density = draws.integers(config.pool, size=config.batch // 2), draws.integers(len(densities))
             images.append(pools[name].draw(some))
             said += [captions[name][density][k] for k in some]
             wrong += [flipped[k] for k in some] if name == "scenes" else []
@@ -150,7 +150,7 @@ def train(out: Path, config: ContrastiveConfig = ContrastiveConfig()) -> None:
             seen, told = model.see(torch.cat(images)), model.text(read.float(), masks)
         return contrastive_loss(seen, told, model.scale, said + wrong)
 
-    fit(model, loss_of, config.images // config.batch, config.lr, config.seed)
+    fit(model, loss_of, config.images // config.batch, config.lr)
     save_asset(model, out)
     taken = circumstances(start)
     write_json(out / "training.json", {"config": asdict(config)} | taken | evaluate(ContrastiveScore(out)))

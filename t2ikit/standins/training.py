@@ -67,21 +67,29 @@ class Pool:
         return spoiled(self.kinds[kind, torch.from_numpy(index)].float() / 127.5 - 1, self.generator)
 
 
-def fit(model: nn.Module, loss_of: Callable[[np.random.Generator], Tensor], steps: int, lr: float, seed: int) -> None:
-    """AdamW, cosine to zero after 100 steps of warm-up; `loss_of(rng)` is a batch's loss."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=1e-3)
+def fit(
+    model: nn.Module,
+    loss_of: Callable[[int], Tensor],
+    steps: int,
+    lr: float,
+    weight_decay: float = 1e-3,
+    after: Callable[[int], None] = lambda step: None,
+) -> None:
+    """AdamW, cosine to zero after 100 steps of warm-up; `loss_of(step)` is a batch's loss, `after(step)` follows its
+    update."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda s: min((s + 1) / 100, 0.5 * (1 + math.cos(math.pi * s / steps)))
     )
-    rng = np.random.default_rng([seed, 2])
     bar = tqdm(range(steps), desc=type(model).__name__, mininterval=5)
-    for _ in bar:
-        loss = loss_of(rng)
+    for step in bar:
+        loss = loss_of(step)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
+        after(step)
         bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
 
 

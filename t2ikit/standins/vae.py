@@ -10,7 +10,6 @@ validation splits.
 from __future__ import annotations
 
 import argparse
-import math
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,11 +18,11 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
-from tqdm import tqdm
 
 from t2ikit.data.world import get_world
 from t2ikit.encoders import ASSETS, OWN_CODECS, image_codec
 from t2ikit.files import write_json
+from t2ikit.standins.training import circumstances, fit
 
 
 @dataclass(frozen=True)
@@ -86,32 +85,28 @@ def loss_of(vae: AutoencoderKL, images: Tensor, config: VAEConfig) -> Tensor:
 def train(name: str, out: Path) -> None:
     """Train `name` and save it in diffusers' format, weights as float16, with latents' mean and standard deviation in
     the config."""
-    config, start = CONFIGS[name], time.time()
+    config, start = CONFIGS[name], time.process_time()
     worlds = [get_world("scenes"), get_world("pictograms")]
     vae, steps = build(config), config.images // config.batch
-    optimizer = torch.optim.AdamW(vae.parameters(), lr=config.lr, betas=(0.9, 0.99), weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda s: min((s + 1) / 100, 0.5 * (1 + math.cos(math.pi * s / steps)))
-    )
     average = torch.optim.swa_utils.AveragedModel(vae) if config.ema else None
-    for step in tqdm(range(steps), desc=name, mininterval=5):
+
+    def batch_loss(step: int) -> Tensor:
         images = pixels(batch_of(worlds, config, step))
         with torch.autocast("cpu", torch.bfloat16):
-            loss = loss_of(vae, images, config)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
+            return loss_of(vae, images, config)
+
+    def averaged(step: int) -> None:
         if average is not None and step >= 0.9 * steps:
             average.update_parameters(vae)
+
+    fit(vae, batch_loss, steps, config.lr, weight_decay=1e-4, after=averaged)
     if average is not None:
         vae.load_state_dict(average.module.state_dict())
     mean, std = latent_moments(vae.eval(), worlds, config)
     vae.register_to_config(latents_mean=mean, latents_std=std)
     vae.half().save_pretrained(out, safe_serialization=True)
-    scores = {"seconds": round(time.time() - start), "threads": torch.get_num_threads(), "torch": torch.__version__}
-    write_json(out / "training.json", {"config": asdict(config)} | scores | evaluate(f"local-dir:{out}"))
+    taken = circumstances(start)
+    write_json(out / "training.json", {"config": asdict(config)} | taken | evaluate(f"local-dir:{out}"))
 
 
 @torch.no_grad()

@@ -201,8 +201,9 @@ def train(out: Path, config: VQAConfig = VQAConfig()) -> None:
     asked, allowed, target = asked_of(world, "train", index, config.seed, 4 * config.questions)
     torch.manual_seed(config.seed)
     model, truth = SceneVQA(config.width), marks_of(world.scenes("train", index))
+    rng = np.random.default_rng([config.seed, 2])
 
-    def loss_of(rng: np.random.Generator) -> Tensor:
+    def loss_of(step: int) -> Tensor:
         some = rng.integers(config.pool, size=config.batch)
         picked = some[:, None], rng.integers(asked.shape[1], size=(config.batch, config.questions))
         with torch.autocast("cpu", torch.bfloat16):
@@ -211,7 +212,7 @@ def train(out: Path, config: VQAConfig = VQAConfig()) -> None:
         answers = nn.functional.cross_entropy(logits.flatten(0, 1), target[picked].flatten())
         return answers + marks_loss(*read, *(x[some] for x in truth))
 
-    fit(model, loss_of, config.images // config.batch, config.lr, config.seed)
+    fit(model, loss_of, config.images // config.batch, config.lr)
     save_asset(model, out)
     write_json(out / "training.json", {"config": asdict(config)} | circumstances(start) | evaluate(StandinVQA(out)))
 
