@@ -52,11 +52,16 @@ def canonical_name(name: str) -> str:
     return choose("GPU", folded.get(str(name).lower().replace(" ", "-"), name), GPUS)
 
 
+def utilisation(mfu: float) -> float:
+    """`mfu`, a model FLOPs utilisation, if it is one: above 0 and up to 1."""
+    if not 0 < mfu <= 1:
+        raise UserError(f"An MFU of {mfu:g} is not possible: give a number above 0 and up to 1; 0.3 to 0.5 is usual.")
+    return mfu
+
+
 def gpu_hours(flops: float, name: str, *, mfu: float) -> float:
     """Hours of one GPU for `flops` at model FLOPs utilisation `mfu` (0 to 1)."""
-    if not 0 < mfu <= 1:
-        raise UserError(f"An MFU of {mfu} is not possible: give a number above 0 and up to 1; 0.3 to 0.5 is usual.")
-    return flops / (gpu(name).peak * mfu * 3600)
+    return flops / (gpu(name).peak * utilisation(mfu) * 3600)
 
 
 def gemm_peak(
@@ -94,7 +99,7 @@ def usable(device: str) -> None:
     import torch
 
     try:
-        torch.zeros(1, device=device)
+        torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise UserError(

@@ -35,9 +35,14 @@ ROW_KEYS = (
 
 
 def home() -> Path:
-    """The one root for data, caches and runs: $T2IKIT_HOME, else the checkout the package is in, else ~/.t2ikit."""
+    """The one root for data, caches and runs: $T2IKIT_HOME, else the checkout the package is in, else ~/.t2ikit.
+
+    UserError if it is relative: kernels and jobs work in folders of their own, and would each have another root.
+    """
     if chosen := os.environ.get("T2IKIT_HOME"):
-        return Path(chosen).expanduser().resolve()
+        if not (path := Path(chosen).expanduser()).is_absolute():
+            raise UserError(f"T2IKIT_HOME is {chosen!r}, a relative path: give one that begins with / or ~.")
+        return path.resolve()
     checkout = Path(__file__).resolve().parent.parent
     return checkout if (checkout / "pyproject.toml").exists() else Path.home() / ".t2ikit"
 

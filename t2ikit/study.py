@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 
 from t2ikit.config import Budget, RunConfig, override
-from t2ikit.data.world import WORLDS
-from t2ikit.errors import choose
+from t2ikit.data.world import world_class
+from t2ikit.errors import UserError, choose
 from t2ikit.models import zoo
 from t2ikit.results import Results, combine, read_committed, read_live, read_scores, scored
 from t2ikit.runs import home
@@ -54,7 +54,7 @@ def preset(backbone: str, world: str = "scenes", tier: str = "tiny", **settings:
 
 def default_captions(world: str) -> dict[str, str]:
     """The caption density that a world is trained with unless another is asked for."""
-    return {"captions": "name" if choose("world", world, WORLDS).startswith("pictograms") else "medium"}
+    return {"captions": world_class(world).density}
 
 
 def trained_as(row: Any, config: RunConfig, rates: Sequence[float] = ()) -> bool:
@@ -119,7 +119,12 @@ class Study:
             length = {}
             if images is not None:
                 config, budget = preset(self.backbones[0], study.world, tier, **self.settings)
-                batch, steps = config.batch, min(budget.steps, max(1, images // config.batch))
+                batch, steps = config.batch, min(budget.steps, images // config.batch)
+                if steps < 1:
+                    raise UserError(
+                        f"images = {images} is less than a batch of tier {tier}, {batch}: give {batch} or more, or 0 "
+                        "for all that the tier trains."
+                    )
                 # half the batch a pass: two workers and the notebook's kernel stay under 4 GB
                 length = {"steps": steps, "eval_every": -(-steps // 2), "micro_batch": -(-batch // 2)}
             parts.append(read_live(study.train(tier, seeds, root, **length)))

@@ -10,6 +10,7 @@ import base64
 import hashlib
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 TAGS = """a abbr b blockquote br caption code col colgroup dd del details div dl dt em figcaption figure h1 h2 h3
@@ -27,6 +28,7 @@ _SCRIPT = re.compile(r"<script\b.*?(?:</script\s*>|\Z)", re.IGNORECASE | re.DOTA
 # pandas' Styler gives its tables ids that start with T_; possessive, so that hostile styles take no longer than others
 _STYLED = r"\s*+#T_[\w#.:()\s-]*+"
 _STYLER = re.compile(rf"(?:{_STYLED}(?:,{_STYLED})*+\{{[^{{}}]*+\}})*+\s*+")
+_BLOCK = re.compile(r"\{([^{}]*)\}")
 _IMG, _QUOTED = re.compile(r'<img(?:[^>"]|"[^"]*")*>'), re.compile(r'"[^"]*"')  # as bleach writes them
 _IMPORT = re.compile(r"""(?:\bfrom\s*|\bimport\s*\(?\s*)["'`]((?:https?:)?//[^"'`]+)""")
 
@@ -62,7 +64,9 @@ def clean_html(markup: str) -> tuple[str, bool]:
     import bleach
     from bleach.css_sanitizer import CSSSanitizer
 
+    css = CSSSanitizer(allowed_css_properties=CSS)
     styles = [style for style in _STYLE.findall(markup) if _only_styler(style)]
+    styles = [_BLOCK.sub(lambda block: f"{{{css.sanitize_css(block[1])}}}", style) for style in styles]
     body, scripts = _SCRIPT.subn("", _STYLE.sub("", markup))
     cleaned = bleach.clean(
         body,
@@ -70,20 +74,32 @@ def clean_html(markup: str) -> tuple[str, bool]:
         attributes=_allowed,
         protocols={"http", "https", "mailto", "data"},
         strip=True,
-        css_sanitizer=CSSSanitizer(allowed_css_properties=CSS),
+        css_sanitizer=css,
     )
     cleaned = _IMG.sub(lambda img: img[0] if " src=" in _QUOTED.sub('""', img[0]) else "", cleaned)  # loads elsewhere
     return "".join(f"<style>{style}</style>" for style in styles) + cleaned, scripts > 0
 
 
 def external_in_chart(spec: Any) -> list[str]:
-    """Addresses a Vega-Lite specification would load: data, images and topologies by URL."""
+    """Addresses a Vega-Lite specification would load: data, topologies, images, also what a channel takes from rows."""
+    parts = list(_parts(spec))
+    urls = [part["url"] for part in parts if "url" in part]
+    channels = [part for url in urls for part in _parts(url)]
+    fields = {str(channel["field"]) for channel in channels if "field" in channel}
+    tables = [table for part in parts for table in (part.get("values"), *dict(part.get("datasets") or {}).values())]
+    rows = [row for table in tables if isinstance(table, list) for row in table if isinstance(row, dict)]
+    named = [*urls, *(c.get("value") for c in channels), *(row.get(name) for row in rows for name in fields)]
+    return [url for url in named if isinstance(url, str) and not url.lower().startswith("data:")]
+
+
+def _parts(spec: Any) -> Iterator[dict[str, Any]]:
+    """The objects of a specification; rows of data are none of them."""
     if isinstance(spec, dict):
-        own = [v for k, v in spec.items() if k == "url" and isinstance(v, str) and not v.lower().startswith("data:")]
-        return own + [found for value in spec.values() for found in external_in_chart(value)]
+        yield spec
+        spec = [value for key, value in spec.items() if key not in ("values", "datasets")]
     if isinstance(spec, list):
-        return [found for value in spec for found in external_in_chart(value)]
-    return []
+        for value in spec:
+            yield from _parts(value)
 
 
 def external_in_module(source: str) -> list[str]:

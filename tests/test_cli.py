@@ -168,6 +168,7 @@ def test_sample_refuses_in_one_sentence(call, home, trained, tmp_path):
         ("--guidance", "nan", "A guidance scale of nan is not possible"),
         ("--steps", 0, "0 sampler steps are not possible: choose 1 to 10000"),
         ("--device", "abacus", "The device 'abacus' cannot be used"),
+        ("--device", "meta", "The device 'meta' cannot be used"),
     ]:
         code, out, err = call("sample", trained, "--prompts", good, option, value)
         assert (code, out) == (2, "") and said in err and err.count("\n") == 1

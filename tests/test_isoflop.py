@@ -261,7 +261,7 @@ def test_an_unknown_study_and_seeds_that_are_none(home):
     untrained = CliRunner().invoke(app, ["study", "isoflop-incontext-scenes", "--optimum", str(home), "--seeds", "1"])
     assert isinstance(untrained.exception, UserError) and "0 sizes at 3e+12 FLOPs" in str(untrained.exception)
     for options, sentence in (
-        (["--gpu", "H100", "--mfu", "0"], "utilisation of 0 is not possible: choose a share above 0, up to 1"),
+        (["--gpu", "H100", "--mfu", "0"], "MFU of 0 is not possible: give a number above 0 and up to 1"),
         (["--save", "x.csv"], "--save keeps a sweep of rates: give --rates too"),
         (["--rates", "--optimum", "."], "give either --rates or --optimum"),
     ):

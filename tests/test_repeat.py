@@ -46,6 +46,8 @@ def test_a_number_that_is_off_is_status_1(committed, monkeypatch, capsys):
     rows = json.loads(capsys.readouterr().out)
     assert max(r["off"] for r in rows) == pytest.approx(0.01 / 1.01, rel=1e-3)
     assert status("--steps", "2") == 0
+    monkeypatch.setattr("t2ikit.repeat.repeat", lambda *_: pd.DataFrame({"step": [2], "off": [float("nan")]}))
+    assert status() == 1
 
 
 def test_what_cannot_be_repeated_is_one_sentence(committed, home, monkeypatch, capsys):

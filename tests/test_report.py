@@ -294,6 +294,12 @@ def test_a_lock_holds_even_when_another_is_open(tmp_path, chromium):
             "encoding": {"url": {"field": "url"}},
         },
         {"data": {"url": "data.csv"}, "mark": "point"},
+        {"mark": "image", "encoding": {"url": {"value": "http://example.org/a.png"}}},
+        {"mark": "image", "encoding": {"url": {"condition": {"test": "1", "value": "//example.org/a.png"}}}},
+        {
+            "datasets": {"d": [{"u": "data:,"}, {"u": "http://example.org/a.png"}]},
+            "hconcat": [{"data": {"name": "d"}, "mark": "image", "encoding": {"url": {"field": "u"}}}],
+        },
     ],
 )
 def test_a_chart_that_loads_is_refused_and_the_old_page_stays(tmp_path, spec):
@@ -301,6 +307,12 @@ def test_a_chart_that_loads_is_refused_and_the_old_page_stays(tmp_path, spec):
     with pytest.raises(UserError, match="The chart of page, cell 1 would load .*: put the data itself into the chart."):
         exported(tmp_path, notebook({"application/vnd.vegalite.v5+json": spec}))
     assert (tmp_path / "page.html").read_text() == "old"
+
+
+def test_rows_of_a_chart_may_name_addresses():
+    rows = [{"url": "http://example.org/", "picture": "data:image/png;base64,"}]
+    spec = {"data": {"values": rows}, "mark": "image", "encoding": {"url": {"field": "picture"}, "x": {"value": 1}}}
+    assert untrusted.external_in_chart(spec) == []
 
 
 @pytest.mark.parametrize(
@@ -381,12 +393,19 @@ def test_a_style_of_more_than_tables_is_dropped(selectors):
     assert "display" in untrusted.clean_html("<style>#T_a td, #T_b th.col1 { display: none }</style>x")[0]
 
 
+def test_a_style_of_tables_lays_nothing_over_the_page():
+    styled = "<style>#T_a td { position: fixed; inset: 0; color: red }</style><td style='position: fixed'>x</td>"
+    cleaned, _ = untrusted.clean_html(styled)
+    assert "color: red" in cleaned and "position" not in cleaned and "inset" not in cleaned
+
+
 def test_tables_keep_their_look():
     import pandas as pd
 
     styled = pd.DataFrame({"x": [1, 2], "name": ["<b>", EVIL]}).style.format(escape="html").bar(subset=["x"])
     cleaned, script = untrusted.clean_html(styled.set_uuid("ab").to_html())
     assert "#T_ab_row0_col0" in cleaned and 'id="T_ab_row0_col0"' in cleaned
+    assert re.search(r"#T_ab_row1_col0 *\{[^}]*background: linear-gradient\(90deg,[^;}]*100\.0%", cleaned)
     assert not script
     plain, _ = untrusted.clean_html(pd.DataFrame({"x": [EVIL[:40]]})._repr_html_())
     assert '<table class="dataframe"' in plain and "<style" not in plain and "&lt;/SCRIPT&gt;&lt;img" in plain

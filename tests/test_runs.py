@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -39,6 +40,14 @@ def test_home_is_the_environments_then_the_checkout(monkeypatch, tmp_path):
     assert runs.home() == tmp_path / "x"
     monkeypatch.setenv("T2IKIT_HOME", "")
     assert (runs.home() / "pyproject.toml").exists() or runs.home().name == ".t2ikit"
+
+
+def test_a_relative_home_would_be_another_in_each_folder(monkeypatch):
+    monkeypatch.setenv("T2IKIT_HOME", "here")
+    with pytest.raises(UserError, match="T2IKIT_HOME is 'here', a relative path: give one that begins with / or ~"):
+        runs.home()
+    monkeypatch.setenv("T2IKIT_HOME", "~/there")
+    assert runs.home() == Path.home().resolve() / "there"
 
 
 # the lease

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from t2ikit import files, processes, runs, workers
+from t2ikit.data import world
 from t2ikit.errors import UserError
 from t2ikit.results import export, finished, read_committed
 from t2ikit.study import PRESETS, Study, preset
@@ -51,6 +52,22 @@ def test_unknown_names_are_named():
         preset("sd2-c320", tier="huge")
     with pytest.raises(UserError, match="Unknown world 'laion'"):
         preset("sd2-c320", world="laion")
+
+
+@pytest.mark.parametrize("images", [-5, 7])
+def test_fewer_images_than_a_batch_are_no_live_run(home, tmp_path, images):
+    study = Study("s", "of a test", ("sd2-c320",))
+    with pytest.raises(UserError, match=f"images = {images} is less than a batch of tier smoke, 8: give 8 or more"):
+        study.results(tmp_path, "smoke", images=images)
+
+
+def test_a_world_says_which_captions_it_is_trained_with(monkeypatch):
+    monkeypatch.setitem(world.WORLDS, "mine", (__name__, "Mine"))
+    assert [preset("sd2-c320", w)[0].captions for w in ("scenes", "pictograms", "mine")] == ["medium", "name", "said"]
+
+
+class Mine(world.World):
+    densities, density = ("seen", "said"), "said"
 
 
 def test_the_command_line_of_a_run_says_every_setting():

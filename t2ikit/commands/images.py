@@ -111,7 +111,7 @@ def reproduce(
     ],
     tier: Annotated[str, typer.Option(help="smoke, tiny, small or paper.")] = "tiny",
     executor: Annotated[str, typer.Option(help="local or slurm.")] = "local",
-    workers: Annotated[int, typer.Option(help="Notebooks at once.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Notebooks at once.")] = 1,
     out: Annotated[Path | None, typer.Option(help="Folder for the reports (default: $T2IKIT_HOME/reports).")] = None,
     parameters: Annotated[
         list[str] | None,

@@ -67,7 +67,9 @@ def data_get(
         return say(f"{world} is computed from its seed: there is nothing to get.")
     from t2ikit.data import pictograms
 
-    print(pictograms.get(out, whole or world == "pictograms-whole"))
+    print(folder := pictograms.get(out, whole or world == "pictograms-whole"))
+    if out is not None:
+        say(f"Runs look for it in $T2IKIT_HOME/data: link {folder} there by the world's name.")
 
 
 @app.command()
@@ -78,7 +80,7 @@ def train(
     ] = "scenes",
     tier: Annotated[
         str,
-        typer.Option(help="smoke (seconds), tiny (a CPU, under an hour), small (a GPU, minutes), paper (a cluster)."),
+        typer.Option(help="smoke (seconds), tiny (a CPU, about an hour), small (a GPU, minutes), paper (a cluster)."),
     ] = "tiny",
     settings: Annotated[
         list[str] | None,
@@ -118,7 +120,7 @@ def repeat(
     if not config.is_file():
         raise UserError(f"There is no file {config}: name a committed run as RESULTS/configs/RUN.json.")
     table = train_again(config, steps, runs)
-    off = table[table["off"] > within]
+    off = table[~(table["off"] <= within)]  # NaN is off
     if as_json:
         emit(table.to_dict("records"))
     else:
@@ -226,8 +228,7 @@ def print_costs(wanted: list, by_budget: IsoFlop | None, tier: str, gpu: str | N
     from t2ikit import hardware
     from t2ikit.study import costs
 
-    if not 0 < mfu <= 1:
-        raise UserError(f"A model FLOPs utilisation of {mfu:g} is not possible: choose a share above 0, up to 1.")
+    hardware.utilisation(mfu)
     gpus = [gpu] if gpu else ["H100", "H200"] if tier == "paper" else []
     speeds = {name: hardware.gpu(name).peak * mfu for name in gpus} or {"own": hardware.gemm_peak("fp32") * mfu}
     say(

@@ -38,7 +38,7 @@ class Pictograms(World):
     """
 
     name = "pictograms"
-    densities = ("name", "tags")
+    densities, density = ("name", "tags"), "name"
 
     def __init__(self, folder: Path | str | None = None, size: int = 64) -> None:
         if size not in SIZES:

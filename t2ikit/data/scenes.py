@@ -24,7 +24,7 @@ class Scenes(World):
     """
 
     name = "scenes"
-    densities = scenes_captions.DENSITIES
+    densities, density = scenes_captions.DENSITIES, "medium"
     size = SIDE
 
     def __init__(self, size: int = SIDE, **options: object) -> None:

@@ -40,6 +40,8 @@ class World(ABC):
 
     name: ClassVar[str]
     densities: ClassVar[tuple[str, ...]]
+    density: ClassVar[str]
+    """The one of `densities` that is trained with unless another is asked for."""
     size: int
     """Side of the square images, in px."""
     fingerprint: str
@@ -83,7 +85,12 @@ class World(ABC):
         return out.astype(np.int64)
 
 
+def world_class(name: str) -> type[World]:
+    """The class of the world called `name`, one of `WORLDS`."""
+    module, cls = WORLDS[choose("world", name, WORLDS)]
+    return getattr(import_module(module), cls)
+
+
 def get_world(name: str, **options: object) -> World:
     """The world called `name`, one of `WORLDS`, built with its own options."""
-    module, cls = WORLDS[choose("world", name, WORLDS)]
-    return getattr(import_module(module), cls)(**options)
+    return world_class(name)(**options)

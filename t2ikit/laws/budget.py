@@ -17,6 +17,8 @@ from t2ikit.laws.intervals import exp
 from t2ikit.laws.result import Result, finding
 from t2ikit.laws.surface import SurfaceFit
 
+FLOPS = (1e3, 1e40)  # budgets outside are mistakes
+
 
 @dataclass(frozen=True)
 class FittedLaw:
@@ -143,6 +145,8 @@ def make_plan(
     """What to train on `count` GPUs for `hours`: C = count·hours·3600·peak·MFU = 6ND at the law's optimum."""
     _positive(count=count, hours=hours)
     c = count * hours / gpu_hours(1.0, gpu_name, mfu=mfu)
+    if not FLOPS[0] < c < FLOPS[1]:
+        raise UserError(f"{count:g} GPUs for {hours:g} hours give {c:.3g} FLOPs: that is no budget to plan.")
     used = printed_laws() if law is None else FittedLaw(law)
     return Plan(_values(used, c, gpu_name, count, mfu, **data), used)
 
@@ -161,7 +165,7 @@ def budget_for(
     _positive(loss=loss, count=count)
     used = printed_laws() if law is None else FittedLaw(law)
     c = used.budget(loss)
-    if not 1e3 < c < 1e40:
+    if not FLOPS[0] < c < FLOPS[1]:
         near = used.loss(used.range[1])
         raise UserError(f"A loss of {loss:g} needs {c:.3g} FLOPs by this law: choose a target nearer to {near:.4g}.")
     values = _values(used, c, gpu_name, count, mfu, **data)

@@ -96,7 +96,7 @@ def train(name: str, out: Path) -> None:
             return loss_of(vae, images, config)
 
     def averaged(step: int) -> None:
-        if average is not None and step >= 0.9 * steps:
+        if average is not None and step >= int(0.9 * steps):
             average.update_parameters(vae)
 
     fit(vae, batch_loss, steps, config.lr, weight_decay=1e-4, after=averaged)

@@ -108,7 +108,10 @@ class Compare(anywidget.AnyWidget):
 
 
 def data_uri(image: Any, run: str, index: int) -> str:
-    """An image as a data URI. Lossy files stay as they are; everything else becomes lossless WebP, equal to the bit."""
+    """An image as a data URI. Lossy files stay as they are; everything else becomes lossless WebP, equal to the bit.
+
+    UserError for what is no image, is damaged, or has more than 8 bits a channel or WebP's 16,383 pixels a side.
+    """
     what = f"a {type(image).__name__}"
     if isinstance(image, np.ndarray):
         what = f"an array of {image.dtype} {list(image.shape)}"
@@ -116,7 +119,7 @@ def data_uri(image: Any, run: str, index: int) -> str:
             image = Image.fromarray(image)
     elif isinstance(image, bytes):
         what, data = f"{len(image)} bytes that are no PNG, JPEG, WebP or GIF", image
-        with contextlib.suppress(UnidentifiedImageError):
+        with contextlib.suppress(UnidentifiedImageError, Image.DecompressionBombError):
             image = Image.open(io.BytesIO(data))
             if image.format in ("JPEG", "WEBP", "GIF"):
                 return _uri(image.get_format_mimetype(), data)
@@ -124,13 +127,25 @@ def data_uri(image: Any, run: str, index: int) -> str:
         raise UserError(
             f"Image {index} of run {run!r} is {what}: give encoded bytes, a PIL image or a uint8 array [H, W, 3]."
         )
+    if image.mode.startswith(("I", "F")):
+        raise UserError(f"Image {index} of run {run!r} has the mode {image.mode}: give one of 8 bits a channel.")
+    try:
+        return _uri("image/webp", _webp(image))
+    except (OSError, ValueError, MemoryError, SyntaxError) as error:  # as Pillow's decoders and WebP's encoder tell
+        raise UserError(
+            f"Image {index} of run {run!r} cannot be shown ({error}): give a whole one of 1 to 16,383 pixels a side."
+        ) from None
+
+
+def _webp(image: Image.Image) -> bytes:
+    """Lossless WebP."""
     if image.mode == "P":
         image = image.convert("RGBA" if "transparency" in image.info else "RGB")
     if image.mode not in ("L", "LA", "RGB", "RGBA"):  # what WebP keeps to the bit
         image = image.convert("RGB")
     buffer = io.BytesIO()
     image.save(buffer, "WEBP", lossless=True, exact=True, method=4)
-    return _uri("image/webp", buffer.getvalue())
+    return buffer.getvalue()
 
 
 def _uri(mime: str, data: bytes) -> str:

@@ -156,6 +156,8 @@ def test_a_loss_that_rises_with_size_has_no_plan():
         (("H100", 0, 1), {}, "count"),
         (("H100", 8, -1), {}, "hours"),
         (("H100", 8, float("nan")), {}, "hours"),
+        (("H100", 8, 1e300), {}, "8 GPUs for 1e\\+300 hours give inf FLOPs"),
+        (("H100", 8, 1e-30), {}, "no budget to plan"),
         (("H100", 8, 1), {"mfu": 1.5}, "MFU"),
         (("H100", 8, 1), {"mfu": 0}, "MFU"),
         (("H100", 8, 1), {"dataset_images": 0}, "dataset_images"),

@@ -49,6 +49,12 @@ def decoded(uri: str) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.split(",", 1)[1]))))
 
 
+def png(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 # --- what it takes and sends ---
 
 
@@ -101,6 +107,10 @@ def test_state_is_small():
         ({"a": [np.zeros((4, 4, 3))]}, ["x"], {}, "Image 0 of run 'a' is an array of float64 [4, 4, 3]"),
         ({"a": [np.zeros((3, 8, 8), np.uint8)]}, ["x"], {}, "an array of uint8 [3, 8, 8]"),
         ({"a": ["file.png"]}, ["x"], {}, "Image 0 of run 'a' is a str"),
+        ({"a": [png(picture(0))[:200]]}, ["x"], {}, "Image 0 of run 'a' cannot be shown (image file is truncated"),
+        ({"a": [np.zeros((1, 16_384), np.uint8)]}, ["x"], {}, "give a whole one of 1 to 16,383 pixels a side."),
+        ({"a": [np.zeros((0, 4, 3), np.uint8)]}, ["x"], {}, "Image 0 of run 'a' cannot be shown"),
+        ({"a": [Image.new("I;16", (2, 2))]}, ["x"], {}, "has the mode I;16: give one of 8 bits a channel."),
         ({"a": [picture(0)]}, [7], {}, "A prompt is 7 (int): give a string."),
         ({1: [picture(0)]}, ["x"], {}, "A run's label is 1 (int): give a string."),
         ({"a": [picture(0)]}, ["x"], {"scores": {"b": [1]}}, "Unknown run in scores 'b': choose one of a"),
