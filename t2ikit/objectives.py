@@ -39,6 +39,7 @@ class DDPM:
     def __init__(self, prediction: str = "epsilon") -> None:
         self.prediction = choose("prediction", prediction, ("epsilon", "v_prediction"))
         self.scheduler = DDPMScheduler(**LDM, prediction_type=prediction, clip_sample=False)
+        self.alphas_cumprod = self.scheduler.alphas_cumprod.double()  # ours: diffusers moves its own to each device
 
     def timesteps(self, u: Tensor) -> Tensor:
         return (u * self.scheduler.config.num_train_timesteps).long()

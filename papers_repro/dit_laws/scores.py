@@ -34,7 +34,7 @@ from t2ikit.train.setup import Parts
 FILE = "scores.csv"
 COLUMNS = ["run", "step", "metric", "world", "captions", "value", "se", "n"]
 IMAGES = {"smoke": 16}  # by tier; elsewhere as many as the validation loss has
-CHAIN, SOLVER, SAMPLER = 64, 20, 25  # timesteps of the bound (at most), Runge–Kutta steps of the likelihood, Euler's
+CHAIN, SAMPLER = 64, 25  # timesteps of the bound (at most), Euler's steps
 UNITS = {
     "vlb": "Variational bound (nats/dimension)",
     "nll": "Negative log-likelihood (nats/dimension)",
@@ -48,7 +48,7 @@ def bound(parts: Parts, model: nn.Module, probe: Probe) -> Score:
     """DDPM's bound at LDM's schedule along `chain`, without the discretised last step."""
     from t2ikit.metrics.likelihood import chain, noise_of_flow, variational_bound
 
-    alphas = DDPM().scheduler.alphas_cumprod
+    alphas = DDPM().alphas_cumprod
     noise = noise_of_flow(model, alphas, probe.true)
     return _mean(variational_bound(noise, probe.x0, alphas, chain(alphas, CHAIN)).total)
 
@@ -57,7 +57,7 @@ def likelihood(parts: Parts, model: nn.Module, probe: Probe) -> Score:
     """−log p of the latents by the flow's ODE."""
     from t2ikit.metrics.likelihood import flow_log_likelihood, velocity_of
 
-    log_p = flow_log_likelihood(velocity_of(model.requires_grad_(False), probe.true), probe.x0, SOLVER)
+    log_p = flow_log_likelihood(velocity_of(model.requires_grad_(False), probe.true), probe.x0)
     return _mean(-log_p.numpy() / probe.x0[0].numel())
 
 

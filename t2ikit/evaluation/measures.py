@@ -24,6 +24,7 @@ from t2ikit.metrics.clip import CLIPScore
 from t2ikit.metrics.features import features
 from t2ikit.metrics.images import Features, PromptMetric
 from t2ikit.metrics.likelihood import (
+    TOLERANCE,
     chain,
     ddpm_log_likelihood,
     flow_log_likelihood,
@@ -46,7 +47,7 @@ from t2ikit.train.checkpoint import snapshot_path
 from t2ikit.train.journal import commit
 
 PROBE = 256  # images at most that alignment is measured on
-LATENTS, CHAIN, SOLVER = 64, 64, 20  # images of bound and likelihood; most timesteps; steps of the ODE's solver
+LATENTS, CHAIN = 64, 64  # images of bound and likelihood; most timesteps of the bound
 FEWEST = 20  # images for FD∞
 CHECKER = "tifa:checker"  # answers from the pixels of a scene, by rule
 AUTHORS_SENTENCES = "sentence-transformers/all-mpnet-base-v2"  # of TIFA, for the nearest choice
@@ -278,18 +279,18 @@ def likelihood(found: Scored, scores: Scores, device: str) -> None:
         x0, condition = probe.x0.to(device), tuple(c.to(device) for c in probe.true)
         model.to(device).requires_grad_(False)
         flow = isinstance(parts.objective, RectifiedFlow)
-        alphas = (DDPM() if flow else parts.objective).scheduler.alphas_cumprod
+        alphas = (DDPM() if flow else parts.objective).alphas_cumprod
         noise = noise_of_flow(model, alphas, condition) if flow else noise_of(model, parts.objective, condition)
         steps = chain(alphas, CHAIN)
         bound = variational_bound(noise, x0, alphas, steps)
         log_p = (
-            flow_log_likelihood(velocity_of(model, condition), x0, SOLVER)
-            if flow else ddpm_log_likelihood(noise, x0, alphas, SOLVER)
+            flow_log_likelihood(velocity_of(model, condition), x0)
+            if flow else ddpm_log_likelihood(noise, x0, alphas)
         )  # fmt: skip
         nll = (-log_p.cpu().double() / x0[0].numel()).tolist()
         return {"vlb": bound.total.tolist(), "nll": nll, "terms": bound.terms.mean(0).tolist(), "chain": steps.tolist()}
 
-    got = of_weights(found, n, "likelihood", scores, compute, ["even in log snr", CHAIN, SOLVER])
-    how = {"vlb": {"timesteps": got["chain"], "terms": got["terms"]}, "nll": {"solver steps": SOLVER}}
+    got = of_weights(found, n, "likelihood", scores, compute, ["even in log snr", CHAIN, TOLERANCE])
+    how = {"vlb": {"timesteps": got["chain"], "terms": got["terms"]}, "nll": {"solver tolerance": TOLERANCE}}
     for metric, parts_of in how.items():
         found.add(metric, interval(got[metric]), {"unit": "nats/dim"} | parts_of)

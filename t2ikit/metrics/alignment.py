@@ -67,7 +67,7 @@ def noise_error(objective: Objective, u: Tensor) -> tuple[np.ndarray, np.ndarray
     """At `u` [K] in [0, 1): log γ, and what turns the objective's squared error into that of the noise."""
     t = objective.timesteps(u)
     if isinstance(objective, DDPM):
-        a = objective.scheduler.alphas_cumprod[t].double()
+        a = objective.alphas_cumprod[t]
         weight = torch.ones_like(a) if objective.prediction == "epsilon" else a  # ε = √ᾱ v + √(1 − ᾱ) x
         return torch.logit(a).numpy(), weight.numpy()
     if isinstance(objective, RectifiedFlow):
