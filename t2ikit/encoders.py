@@ -23,7 +23,7 @@ from t2ikit.config import digest
 from t2ikit.errors import UserError, choose
 from t2ikit.files import file_hash
 from t2ikit.hub import loading
-from t2ikit.tensors import tensors_hash
+from t2ikit.tensors import only_finite, tensors_hash
 
 ASSETS = Path(__file__).parent / "assets"
 
@@ -225,9 +225,14 @@ def _image_codec(name: str, stamp: object) -> ImageCodec:
         where = {"subfolder": subfolder} if subfolder else {}
     try:
         with loading(from_hub=name in HUB_CODECS):
-            vae = AutoencoderKL.from_pretrained(source, use_safetensors=True, torch_dtype=torch.float32, **where)
+            vae, report = AutoencoderKL.from_pretrained(
+                source, use_safetensors=True, torch_dtype=torch.float32, output_loading_info=True, **where
+            )
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise not_loaded("image codec", name, error) from error
+    if missing := sorted(report["missing_keys"]):
+        raise UserError(f"The image codec {name!r} lacks the weights {missing[0]!r}: give the whole checkpoint of it.")
+    only_finite(vae.state_dict(), name)
     config = vae.config
     shift = torch.tensor(config.latents_mean or [config.shift_factor or 0.0]).float().view(-1, 1, 1)
     scale = (config.scaling_factor / torch.tensor(config.latents_std or [1.0])).float().view(-1, 1, 1)

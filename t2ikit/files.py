@@ -11,15 +11,30 @@ import os
 import secrets
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from t2ikit.errors import Busy, UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Write `data` so that `path` holds either the old bytes or the new ones; a full disk leaves the old."""
     with replacing(path, len(data)) as f:
         f.write(data)
+
+
+def write_csv(path: Path, table: pd.DataFrame, index: bool = False) -> None:
+    """Write a table with seven digits a number; columns of whole numbers that have more keep them all: pandas holds a
+    seed as a float where a row lacks one."""
+    table = table.copy()
+    for name in table.select_dtypes("float"):
+        values = table[name].dropna()
+        whole = (values % 1 == 0) & (values.abs() < 2**53)
+        if whole.all() and any(float(f"{v:.7g}") != v for v in values):
+            table[name] = table[name].astype("Int64")
+    write_atomic(path, table.to_csv(index=index, float_format="%.7g").encode())
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ import pandas as pd
 
 from t2ikit.config import Budget, RunConfig
 from t2ikit.errors import UserError, choose
-from t2ikit.files import write_atomic
+from t2ikit.files import write_csv
 from t2ikit.models import zoo
 from t2ikit.results import Results, combine, read_committed, read_live
 from t2ikit.runs import home, merging
@@ -196,7 +196,7 @@ class IsoFlop:
         """Keep `table` of the runs that `folder` holds as points/NAME-TIER.csv there: what `t2ikit fit` reads."""
         path = folder / "points" / f"{self.name}-{tier}.csv"
         table = self.table(read_committed(folder), tier).drop(columns="source").sort_values(["C", "N", "seed"])
-        write_atomic(path, table.to_csv(index=False, float_format="%.7g").encode())
+        write_csv(path, table)
         return path
 
     def sweep(self, results: Results, tier: str) -> pd.DataFrame:
@@ -250,7 +250,7 @@ def save_rates(path: Path, table: pd.DataFrame) -> None:
             table = pd.concat([older[~own | same], table]).drop_duplicates([*sweep, "seed", "lr"], keep="last")
         best = table.groupby([*size, "seed"])["val_loss"].transform("min")
         table = table.assign(above=table["val_loss"] / best - 1).sort_values([*size, "seed", "lr"])
-        write_atomic(path, table.to_csv(index=False, float_format="%.7g").encode())
+        write_csv(path, table)
 
 
 def read_rates(path: Path) -> dict[tuple, float]:

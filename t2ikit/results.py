@@ -21,7 +21,7 @@ import pandas as pd
 
 from t2ikit.errors import UserError
 from t2ikit.evaluation.tables import ROW, read
-from t2ikit.files import read_json, read_lines, write_atomic, write_json
+from t2ikit.files import read_json, read_lines, write_atomic, write_csv, write_json
 from t2ikit.laws.curves import smooth
 from t2ikit.runs import holder_of, merging, row
 
@@ -261,8 +261,7 @@ def export(folders: Sequence[Path], results: Path) -> int:
             old = old.drop(columns="source")
             frame = pd.concat([f for f in (old, *(getattr(r, kind) for r in fresh)) if len(f)], ignore_index=True)
             by = ["backbone", "world", "tier", "seed", "run"] + (["step"] if kind == "curves" else [])
-            text = frame.sort_values(by, kind="stable").to_csv(index=False, float_format="%.7g")
-            write_atomic(results / f"{kind}.csv", text.encode())
+            write_csv(results / f"{kind}.csv", frame.sort_values(by, kind="stable"))
     return len(folders)
 
 

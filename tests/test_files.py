@@ -5,11 +5,12 @@ import subprocess
 import sys
 import time
 
+import pandas as pd
 import pytest
 
 from t2ikit import files
 from t2ikit.errors import UserError
-from t2ikit.files import read_json, read_lines, write_atomic, write_json
+from t2ikit.files import read_json, read_lines, write_atomic, write_csv, write_json
 from t2ikit.runs import Lease
 
 REWRITE_FOR_EVER = """
@@ -109,3 +110,14 @@ def test_a_line_after_a_cut_end_takes_its_place(tmp_path):
         path.write_text(text)
         files.append_line(path, {"b": 2})
         assert files.read_lines(path) == [*kept, {"b": 2}]
+
+
+def test_tables_have_seven_digits_but_whole_numbers_keep_theirs(tmp_path):
+    """pandas holds the seed as a float, for one row has none."""
+    table = pd.DataFrame({
+        "seed": [20240402, None, 20240403], "C": [3e12, 1e14, None], "loss": [0.123456789, 1.0, float("inf")],
+    })  # fmt: skip
+    write_csv(tmp_path / "a.csv", table)
+    lines = ["seed,C,loss", "20240402,3e+12,0.1234568", ",1e+14,1", "20240403,,inf"]
+    assert (tmp_path / "a.csv").read_text().splitlines() == lines
+    assert table["seed"].dtype == float  # the caller's own

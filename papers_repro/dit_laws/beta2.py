@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from papers_repro.dit_laws import studies
+from t2ikit.files import write_csv
 from t2ikit.results import last, read_live
 from t2ikit.runs import home
 from t2ikit.workers import train_apart
@@ -27,7 +28,7 @@ def main() -> None:
     table.insert(3, "beta2", CANDIDATES)
     print(table.to_string(index=False))
     studies.RESULTS.mkdir(exist_ok=True)
-    table.to_csv(studies.RESULTS / "beta2.csv", index=False, float_format="%.7g")
+    write_csv(studies.RESULTS / "beta2.csv", table)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from papers_repro.dit_laws import studies
-from t2ikit.files import write_atomic
+from t2ikit.files import write_csv
 from t2ikit.isoflop import IsoFlop
 
 FILE = studies.RESULTS / "floor.csv"
@@ -47,4 +47,4 @@ def read(path: Path = FILE) -> pd.DataFrame | None:
 
 
 if __name__ == "__main__":
-    write_atomic(FILE, known_floor(studies.ENUMERATED, "tiny").to_csv(float_format="%.7g").encode())
+    write_csv(FILE, known_floor(studies.ENUMERATED, "tiny"), index=True)

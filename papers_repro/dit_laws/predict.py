@@ -16,7 +16,7 @@ import typer
 from papers_repro.dit_laws import compare, profiles, studies
 from t2ikit import cli
 from t2ikit.errors import UserError
-from t2ikit.files import write_atomic
+from t2ikit.files import write_csv
 from t2ikit.runs import home
 from t2ikit.workers import trained
 
@@ -41,7 +41,7 @@ def main(tier: Annotated[str, typer.Option(help="smoke, tiny, small or paper.")]
     of_law = {"E": law.E, "A": law.A, "alpha": law.alpha, "B": law.B, "beta": law.beta, "points": ours.fit.surface.n}
     table = table.drop(columns=["measured", "n", "decades beyond"]).assign(tier=tier, loss=LOSS, **of_law)
     both = pd.concat([known, table]) if len(known) else table
-    write_atomic(FILE, both.to_csv(index=False, float_format="%.7g").encode())
+    write_csv(FILE, both)
     print(table.to_string(index=False))
 
 

@@ -23,7 +23,7 @@ from t2ikit import cli
 from t2ikit.data.world import World, get_world
 from t2ikit.encoders import image_codec, text_encoder
 from t2ikit.errors import UserError, choose
-from t2ikit.files import append_line, read_json, read_lines, write_atomic
+from t2ikit.files import append_line, read_json, read_lines, write_csv
 from t2ikit.generate import config_of, generate, load_run
 from t2ikit.objectives import DDPM, RectifiedFlow
 from t2ikit.probe import Probe, make_probe
@@ -204,7 +204,7 @@ def main(
     with merging(RESULTS / FILE):
         both = pd.concat([read(RESULTS), new]).drop_duplicates(COLUMNS[:5], keep="last")
         both = both.astype({"value": float, "se": float}).sort_values(COLUMNS[:5])
-        write_atomic(RESULTS / FILE, both.to_csv(index=False, float_format="%.7g").encode())
+        write_csv(RESULTS / FILE, both)
     print(f"{len(new)} scores of {study} are in {RESULTS / FILE}.")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from t2ikit.errors import UserError
-from t2ikit.files import write_atomic
+from t2ikit.files import write_csv
 from t2ikit.runs import merging
 
 KEY = (
@@ -37,7 +37,7 @@ def export(path: Path, rows: Sequence[dict[str, Any]]) -> None:
             frames.insert(0, read(path))
         merged = pd.concat(frames, ignore_index=True)
         merged = merged.drop_duplicates([c for c in KEY if c in merged], keep="last")
-        write_atomic(path, merged.to_csv(index=False, float_format="%.7g").encode())
+        write_csv(path, merged)
 
 
 def read(path: Path) -> pd.DataFrame:

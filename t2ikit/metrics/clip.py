@@ -16,8 +16,7 @@ from t2ikit.encoders import batches, not_loaded
 from t2ikit.errors import UserError
 from t2ikit.hub import loading
 from t2ikit.metrics.images import as_pil, checked
-from t2ikit.metrics.weights import only_finite
-from t2ikit.tensors import tensors_hash
+from t2ikit.tensors import only_finite, tensors_hash
 
 BATCH = 64  # images in one forward pass
 WRONG = {  # what torch says of a state dict that does not fit → what we say of it

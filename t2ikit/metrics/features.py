@@ -17,7 +17,8 @@ from t2ikit.errors import UserError, choose, need
 from t2ikit.hub import answers
 from t2ikit.metrics.clip import CLIPScore
 from t2ikit.metrics.images import Features, checked
-from t2ikit.metrics.weights import only_finite, read_checkpoint
+from t2ikit.metrics.weights import read_checkpoint
+from t2ikit.tensors import only_finite
 
 BATCH = 16  # images in one forward pass: on a CPU twice as fast as 64
 

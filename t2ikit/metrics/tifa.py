@@ -23,7 +23,7 @@ from t2ikit.errors import UserError
 from t2ikit.hub import loading
 from t2ikit.metrics.images import checked
 from t2ikit.metrics.vqa import VQA
-from t2ikit.tensors import tensors_hash
+from t2ikit.tensors import only_finite, tensors_hash
 
 FIELDS = ("id", "caption", "question", "choices", "answer", "element_type")
 ROWS = 256  # questions prepared at once
@@ -108,9 +108,13 @@ class Sentences:
         try:
             with loading(from_hub=not local):
                 self.tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local)
-                self.model = AutoModel.from_pretrained(source, local_files_only=local).eval()
+                self.model, report = AutoModel.from_pretrained(source, local_files_only=local, output_loading_info=True)
         except (OSError, RuntimeError, ValueError) as error:
             raise not_loaded("sentence encoder", self.name, error) from error
+        if missing := sorted(k for k in report["missing_keys"] if not k.startswith("pooler.")):  # nothing is pooled so
+            raise UserError(f"{self.name} lacks the weights {missing[0]!r}: give the whole checkpoint of this model.")
+        only_finite(self.model.state_dict(), self.name)
+        self.model.eval()
 
     @torch.no_grad()
     def __call__(self, sentences: Sequence[str]) -> Tensor:

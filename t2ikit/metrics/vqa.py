@@ -18,8 +18,7 @@ from t2ikit.encoders import not_loaded
 from t2ikit.errors import UserError, choose
 from t2ikit.hub import loading
 from t2ikit.metrics.images import as_pil, checked
-from t2ikit.metrics.weights import only_finite
-from t2ikit.tensors import tensors_hash
+from t2ikit.tensors import only_finite, tensors_hash
 
 # BLIP and BLIP-2 as TIFA's authors asked them, the Qwen family as GenEval 2's did
 PROMPTS = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from t2ikit.errors import UserError
+from t2ikit.tensors import only_finite
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -19,7 +19,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"The checkpoint {path} is missing: put it there, or give the path where it is.") from None
-    except (OSError, RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError):
+    except Exception:  # of a damaged file torch's reader raises whatever it stumbles over, IndexError and TypeError too
         raise UserError(
             f"{path} is no checkpoint of tensors alone, or it is damaged: get it again from its authors."
         ) from None
@@ -51,12 +51,3 @@ def load_strictly(
             )
     only_finite({k: state[k] for k in ours}, path)
     module.load_state_dict({key: state[k] for k, (key, _) in ours.items()})
-
-
-def only_finite(state: Mapping[str, Any], path: str | Path) -> None:
-    """A UserError that names the first tensor with a NaN or an infinity."""
-    bad = [k for k, x in state.items() if torch.is_tensor(x) and x.is_floating_point() and not x.isfinite().all()]
-    if bad:
-        raise UserError(
-            f"{path} holds NaN or infinity in {bad[0]!r} ({len(bad)} such tensors): get it again from its authors."
-        )

@@ -76,7 +76,10 @@ def test_equivalence_is_schuirmanns_two_t_tests(n, shift, margin, seed):
 
 def test_equal_runs_are_equivalent_and_a_margin_is_declared():
     same = by_prompt([0.5, 0.75, 1])
-    assert equivalent(same, same, 0.01)["equivalent"] is True
+    assert equivalent(same, same, 0.01)["equivalent"] is False  # three prompts that tie show little
+    many = by_prompt([0.5] * 1000)
+    assert equivalent(many, many, 0.01)["equivalent"] is True
+    assert equivalent(many, many, 0.01)["p"] == pytest.approx(0.99**1000)
     assert not equivalent(same, by_prompt([0.75, 1, 1.25]), 0.25)["equivalent"]
     with pytest.raises(UserError, match="margin of 0 is not possible"):
         equivalent(same, same, 0)
