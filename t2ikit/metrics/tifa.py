@@ -77,6 +77,7 @@ def _texts(entry: Mapping[str, Any], fields: Sequence[str], where: str) -> None:
 def _read_list(path: str | Path, fields: Sequence[str]) -> list[dict[str, Any]]:
     try:
         entries = json.loads(Path(path).read_text(encoding="utf-8"))
+        json.dumps(entries, ensure_ascii=False).encode()  # half a surrogate pair is JSON, and no text
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as JSON ({error}): give one of TIFA's files.") from None
     if not entries or not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):

@@ -151,6 +151,7 @@ def test_the_benchmarks_files_are_read_whole(written):
         ([QUESTION | {"id": ["a"]}], "has the id"),
         ("[1]", "no list of entries"),
         ("{", "cannot be read as JSON"),
+        ('[{"id": "a", "caption": "a smile \\ud83d"}]', "cannot be read as JSON .*surrogates not allowed"),
         ("[]", "no list of entries"),
     ],
 )
