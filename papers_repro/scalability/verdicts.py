@@ -128,7 +128,8 @@ class Slope:
         difference, half = float(contrast @ solved), t_quantile(LEVEL, freedom) * error
         low, high = difference - half, difference + half
         needs = needed(difference, low, high, len(of), 0, lost=3)
-        row = verdict(*head, difference, low, high, len(of), (0, np.inf), needs=needs)
+        why = f"backbones with two seeds or more: {len(seeds)} of {len(of)}" if len(seeds) < len(of) else ""
+        row = verdict(*head, difference, low, high, len(of), (0, np.inf), why, needs)
         why = "one seed a backbone: the interval is by the scatter about the lines alone"
         return row if len(seeds) else row | {"verdict": "undecided", "why": why, "needs": None}
 

@@ -24,6 +24,15 @@ def test_intervals_cover_the_truth_as_often_as_they_say(n):
     assert 0.92 <= hits / 250 <= 0.98
 
 
+@pytest.mark.parametrize("n, covered", [(40, 0.80), (100, 0.92)])
+def test_near_the_end_of_a_scale_intervals_cover_as_little_as_their_docstring_says(n, covered):
+    hits = 0
+    for k in range(400):
+        found = interval(np.random.default_rng(k).binomial(8, 0.995, n) / 8, seed=k, draws=500)
+        hits += found["low"] <= 0.995 <= found["high"]
+    assert hits / 400 == pytest.approx(covered, abs=0.05)
+
+
 def test_an_interval_is_that_of_the_t_distribution_where_that_is_exact():
     x = np.random.default_rng(0).standard_normal(300)
     found = interval(x, draws=20_000)
@@ -74,7 +83,7 @@ def test_equivalence_is_schuirmanns_two_t_tests(n, shift, margin, seed):
     assert found["equivalent"] == (p < 0.05) == (-margin < found["low"] and found["high"] < margin)
 
 
-def test_equal_runs_are_equivalent_and_a_margin_is_declared():
+def test_ties_are_equivalent_by_many_prompts_and_a_margin_is_declared():
     same = by_prompt([0.5, 0.75, 1])
     assert equivalent(same, same, 0.01)["equivalent"] is False  # three prompts that tie show little
     many = by_prompt([0.5] * 1000)

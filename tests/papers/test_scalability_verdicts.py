@@ -102,7 +102,8 @@ def test_who_does_not_get_there_is_no_sooner_than_its_end():
 def test_what_a_doubling_of_parameters_buys():
     """Two lines through one backbone that both series have, which counts once."""
     scores = {"a": 0.1, "aa": 0.2, "aaaa": 0.31, "bb": 0.15, "bbbb": 0.21}
-    rows = of(curves(**{name: [[0, 0, score - 1e-5], [0, 0, score + 1e-5]] for name, score in scores.items()}))
+    table = curves(**{name: [[0, 0, score - 1e-5], [0, 0, score + 1e-5]] for name, score in scores.items()})
+    rows = of(table)
     claim = Slope("S11", "a buys more than b", ("a", "aa", "aaaa"), ("a", "bb", "bbbb"))
     row = decide(rows, [claim]).iloc[0]
     x = np.array([[0, 1, 2, 0, 0], [0, 0, 0, 1, 2]], float)
@@ -110,7 +111,9 @@ def test_what_a_doubling_of_parameters_buys():
     assert row["ours"] == pytest.approx(lines[1] - lines[2], rel=1e-6)
     error = np.array([0, 1, -1]) @ covariance @ np.array([0, 1, -1])
     assert row["high"] - row["ours"] == pytest.approx(4.3027 * error**0.5, rel=1e-3)  # t of two degrees of freedom
-    assert row["n"] == 5 and row["verdict"] == "reproduced"
+    assert row["n"] == 5 and row["verdict"] == "reproduced" and row["why"] == ""
+    some = decide(of(table[(table["seed"] == 0) | table["backbone"].isin(["a", "bb"])]), [claim]).iloc[0]
+    assert some["verdict"] == "reproduced" and some["why"] == "backbones with two seeds or more: 2 of 5"
     single = decide(of(curves(**{name: [[0, 0, score]] for name, score in scores.items()})), [claim]).iloc[0]
     assert (
         single["low"] == pytest.approx(row["low"]) and single["verdict"] == "undecided" and "one seed" in single["why"]

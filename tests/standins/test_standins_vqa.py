@@ -1,6 +1,4 @@
-"""The VQA network: its shape, its shipped weights, what it refuses, and that the command makes the same again."""
-
-from dataclasses import replace
+"""The VQA network: its shape, its shipped weights, and what it refuses."""
 
 import numpy as np
 import pytest
@@ -15,13 +13,12 @@ from t2ikit.files import read_json
 from t2ikit.metrics.scenes_answers import NONE, Seen
 from t2ikit.metrics.scenes_questions import scene_questions
 from t2ikit.metrics.tifa import TIFA, aggregate
-from t2ikit.standins import training, vqa
+from t2ikit.standins import vqa
 from t2ikit.standins.assets import WEIGHTS, load_asset, save_asset
 
 SHIPPED = ASSETS / vqa.NAME / WEIGHTS
 shipped = pytest.mark.skipif(not SHIPPED.exists(), reason="no weights")
 WORLD, INDEX = get_world("scenes"), np.arange(60)
-SMALL = vqa.VQAConfig(pool=16, images=64, batch=16, questions=4, width=16)
 
 
 def pictures(index=INDEX):
@@ -145,22 +142,3 @@ def test_perfect_marks_answer_nothing_wrongly_about_what_is_not_named():
     network(marks, torch.nn.functional.one_hot(ground, 4) * 40.0, asked)
     counts = [sum(s.color == "red" for s in Seen.of(scene).shapes) for scene in scenes]
     assert found["in"][:, 0, 32].round().tolist() == counts
-
-
-def test_the_same_command_makes_the_same_weights(tmp_path, monkeypatch):
-    monkeypatch.setattr(vqa, "evaluate", lambda network: {})
-    monkeypatch.setattr(vqa, "StandinVQA", lambda folder: None)
-    configs = {"a": SMALL, "b": SMALL, "fewer": replace(SMALL, images=32)}
-    for name, config in configs.items():
-        vqa.train(tmp_path / name, config)
-    first, second, fewer = (load_file(tmp_path / name / WEIGHTS) for name in configs)
-    assert all(torch.equal(first[k], second[k]) for k in first)
-    assert any(not torch.equal(first[k], fewer[k]) for k in first)  # it trains
-
-
-def test_pictures_are_spoiled_by_half_and_stay_pictures():
-    images = pictures().float() / 127.5 - 1
-    made = training.spoiled(images, torch.Generator().manual_seed(0))
-    assert made.shape == images.shape and made.abs().max() <= 1
-    same = (made - images).abs().amax((1, 2, 3)) < 1e-3
-    assert 0.1 < same.float().mean() < 0.5
