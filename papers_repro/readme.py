@@ -13,9 +13,10 @@ import pandas as pd
 from PIL import Image, PngImagePlugin
 
 from papers_repro import measured
-from papers_repro.dit_laws import studies as dit
-from papers_repro.measured import audited, counted, drawn, so_far, summary, verdict_table
-from papers_repro.scalability import studies as scalability
+from papers_repro.dit_laws import measured as dit
+from papers_repro.measured import so_far, summary, verdict_table
+from papers_repro.scalability import measured as scalability
+from papers_repro.scalability import studies
 from papers_repro.scalability import verdicts as of_figures
 from t2ikit import charts, figures
 from t2ikit.config import digest
@@ -23,74 +24,74 @@ from t2ikit.files import write_atomic
 
 FOLDER = measured.ROOT / "papers_repro"
 FILES = (measured.ROOT / "README.md", FOLDER / "README.md", FOLDER / "FINDINGS.md")
-PICTURE = scalability.HERE / "fig03.png"
+PICTURE = studies.HERE / "fig03.png"
 FIG04 = [claim for claim in of_figures.FIG04 if claim not in of_figures.FIG13]
 VALUES: dict[str, Callable[[], str]] = {
-    "fig03": lambda: measured.results_table(scalability.FIG03),
-    "rates": measured.rate_table,
-    "rates at length": measured.rates_at_length,
-    "collapsed": measured.collapsed,
-    "normalised": measured.normalised,
-    "seed spread": measured.seed_spread,
-    "S7 at the higher rate": measured.narrow_at_the_higher_rate,
-    "without images of": measured.without_images_of,
-    "other rates": measured.other_rates,
-    "wider sweep": measured.wider_sweep,
-    "surface optima": measured.surface_optima,
-    "precision": measured.precision_range,
-    "beta2": measured.beta2,
+    "fig03": lambda: scalability.results_table(studies.FIG03),
+    "rates": scalability.rate_table,
+    "rates at length": scalability.rates_at_length,
+    "collapsed": scalability.collapsed,
+    "normalised": scalability.normalised,
+    "seed spread": scalability.seed_spread,
+    "S7 at the higher rate": scalability.narrow_at_the_higher_rate,
+    "without images of": scalability.without_images_of,
+    "other rates": dit.other_rates,
+    "wider sweep": dit.wider_sweep,
+    "surface optima": dit.surface_optima,
+    "precision": scalability.precision_range,
+    "beta2": dit.beta2,
     "make reproduce": measured.first_figure,
-    "hours a row": measured.hours_a_row,
-    "rho": lambda: f"{measured.rank_correlation():.3f}",
-    "lowest rho": lambda: f"{measured.lowest_rank_correlation():.3f}",
-    "attn sdxl-c320": lambda: f"{counted().attn_macs['sdxl-c320'] / 1e9:.2f}",
-    "attn sdxl-td4_8": lambda: f"{counted().attn_macs['sdxl-td4_8'] / 1e9:.2f}",
-    "share sdxl-c128": lambda: f"{counted().share['sdxl-c128']:.2f}",
-    "share sdxl-td4_8": lambda: f"{counted().share['sdxl-td4_8']:.2f}",
-    "macs t5": lambda: f"{counted().macs['pixart-xl2-t5'] / 1e9:.2f}",
-    "params sdxl-td4": lambda: f"{counted().params['sdxl-td4'] / 1e9:.5f}",
-    "S22 range": lambda: "{low:.3g} to {high:.3g}".format(**audited(scalability)["range TIFA(N)"]),
-    "S4": lambda: summary(measured.fig03("tifa")),
-    "S4 by TIFA": lambda: verdict_table(measured.fig03("tifa")),
-    "S4 by flips": lambda: verdict_table(measured.fig03()),
-    "S7": lambda: summary(measured.by_scores(FIG04)),
-    "S7 scores": lambda: so_far(measured.by_scores(FIG04)),
-    "S9": lambda: summary(measured.by_scores(of_figures.FIG13)),
-    "S9 scores": lambda: verdict_table(measured.by_scores(of_figures.FIG13)),
-    "S12": lambda: summary(measured.by_scores(of_figures.FIG06)),
-    "S12 scores": lambda: so_far(measured.by_scores(of_figures.FIG06)),
-    "S24": lambda: summary(measured.ranked_alike()),
-    "paired": measured.paired_table,
-    "S24 S32": lambda: verdict_table(measured.ranked_alike(), ".2f"),
-    "guidance": measured.guidance_table,
-    "without images": lambda: verdict_table(measured.without_images(), ".2f"),
-    "D1": lambda: summary(measured.optimum()),
-    "D1 D2": lambda: verdict_table(measured.optimum()),
-    "seeds": measured.seeds_table,
-    "D3": lambda: summary(pd.concat([measured.falling(), measured.likelihoods()])),
-    "D3 laws": lambda: verdict_table(measured.falling()),
-    "D3 best sizes": measured.bend_of_best,
-    "D3 likelihood": lambda: verdict_table(measured.likelihoods()),
-    "D4": lambda: summary(measured.quality()),
-    "D4 D12": lambda: verdict_table(measured.quality()),
-    "D2 exponents": measured.exponents_table,
-    "hours of the study": measured.spent,
-    "D5": lambda: summary(measured.extrapolated()),
-    "D5 budget": lambda: verdict_table(measured.extrapolated()),
-    "D5 held out": measured.held_out,
-    "D6": lambda: summary(measured.families()),
-    "D6 vertices": measured.vertices_table,
-    "D6 D16": lambda: so_far(measured.families()),
-    "D10": lambda: summary(measured.learning_rates()),
-    "D11": lambda: summary(measured.captions()),
-    "D17": lambda: summary(measured.shapes()),
-    "D17 shapes": measured.shapes_table,
-    "D10 D11 D17": lambda: so_far(pd.concat([measured.learning_rates(), measured.captions(), measured.shapes()])),
-    "floor": lambda: summary(measured.known_floor()),
-    "floor values": measured.floor_values,
-    "known floor": lambda: so_far(measured.known_floor()),
-    "D11 crossing": measured.crossing,
-    "D15 tokens": lambda: f"{audited(dit)['statement D15a']['computed'] / 1e9:.0f}B",
+    "hours a row": scalability.hours_a_row,
+    "rho": lambda: f"{scalability.rank_correlation():.3f}",
+    "lowest rho": lambda: f"{scalability.lowest_rank_correlation():.3f}",
+    "attn sdxl-c320": lambda: f"{scalability.counted().attn_macs['sdxl-c320'] / 1e9:.2f}",
+    "attn sdxl-td4_8": lambda: f"{scalability.counted().attn_macs['sdxl-td4_8'] / 1e9:.2f}",
+    "share sdxl-c128": lambda: f"{scalability.counted().share['sdxl-c128']:.2f}",
+    "share sdxl-td4_8": lambda: f"{scalability.counted().share['sdxl-td4_8']:.2f}",
+    "macs t5": lambda: f"{scalability.counted().macs['pixart-xl2-t5'] / 1e9:.2f}",
+    "params sdxl-td4": lambda: f"{scalability.counted().params['sdxl-td4'] / 1e9:.5f}",
+    "S22 range": scalability.printed_range,
+    "S4": lambda: summary(scalability.fig03("tifa")),
+    "S4 by TIFA": lambda: verdict_table(scalability.fig03("tifa")),
+    "S4 by flips": lambda: verdict_table(scalability.fig03()),
+    "S7": lambda: summary(scalability.by_scores(FIG04)),
+    "S7 scores": lambda: so_far(scalability.by_scores(FIG04)),
+    "S9": lambda: summary(scalability.by_scores(of_figures.FIG13)),
+    "S9 scores": lambda: verdict_table(scalability.by_scores(of_figures.FIG13)),
+    "S12": lambda: summary(scalability.by_scores(of_figures.FIG06)),
+    "S12 scores": lambda: so_far(scalability.by_scores(of_figures.FIG06)),
+    "S24": lambda: summary(scalability.ranked_alike()),
+    "paired": scalability.paired_table,
+    "S24 S32": lambda: verdict_table(scalability.ranked_alike(), ".2f"),
+    "guidance": scalability.guidance_table,
+    "without images": lambda: verdict_table(scalability.without_images(), ".2f"),
+    "D1": lambda: summary(dit.optimum()),
+    "D1 D2": lambda: verdict_table(dit.optimum()),
+    "seeds": dit.seeds_table,
+    "D3": lambda: summary(pd.concat([dit.falling(), dit.likelihoods()])),
+    "D3 laws": lambda: verdict_table(dit.falling()),
+    "D3 best sizes": dit.bend_of_best,
+    "D3 likelihood": lambda: verdict_table(dit.likelihoods()),
+    "D4": lambda: summary(dit.quality()),
+    "D4 D12": lambda: verdict_table(dit.quality()),
+    "D2 exponents": dit.exponents_table,
+    "hours of the study": dit.spent,
+    "D5": lambda: summary(dit.extrapolated()),
+    "D5 budget": lambda: verdict_table(dit.extrapolated()),
+    "D5 held out": dit.held_out,
+    "D6": lambda: summary(dit.families()),
+    "D6 vertices": dit.vertices_table,
+    "D6 D16": lambda: so_far(dit.families()),
+    "D10": lambda: summary(dit.learning_rates()),
+    "D11": lambda: summary(dit.captions()),
+    "D17": lambda: summary(dit.shapes()),
+    "D17 shapes": dit.shapes_table,
+    "D10 D11 D17": lambda: so_far(pd.concat([dit.learning_rates(), dit.captions(), dit.shapes()])),
+    "floor": lambda: summary(dit.known_floor()),
+    "floor values": dit.floor_values,
+    "known floor": lambda: so_far(dit.known_floor()),
+    "D11 crossing": dit.crossing,
+    "D15 tokens": dit.printed_tokens,
 }
 
 
@@ -101,7 +102,7 @@ def fill(text: str) -> str:
 
 def source() -> str:
     """The rows that the picture shows, as a hash: stored in the PNG, so that a stale picture is seen."""
-    return digest(drawn(scalability.FIG03).curves.to_csv(index=False, float_format="%.7g"))
+    return digest(scalability.drawn(studies.FIG03).curves.to_csv(index=False, float_format="%.7g"))
 
 
 def draw() -> bytes:
@@ -109,8 +110,8 @@ def draw() -> bytes:
     import altair as alt
 
     charts.use()
-    curves = drawn(scalability.FIG03).select(world="scenes").curves
-    order = scalability.FIG03.backbones
+    curves = scalability.drawn(studies.FIG03).select(world="scenes").curves
+    order = studies.FIG03.backbones
     chart = alt.hconcat(
         figures.learning_curves(curves, "step", "flip_accuracy", "Alignment against steps", order),
         figures.learning_curves(curves, "flops_paper", "flip_accuracy", "against compute", order),
@@ -125,7 +126,7 @@ def draw() -> bytes:
 def main() -> None:
     for path in FILES:
         path.write_text(fill(path.read_text()))
-    if len(drawn(scalability.FIG03).runs):
+    if len(scalability.drawn(studies.FIG03).runs):
         write_atomic(PICTURE, draw())
 
 
