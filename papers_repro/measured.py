@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 import json
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
 
-from papers_repro.verdicts import NOTHING
+from papers_repro.verdicts import NOTHING, ORDER
 from t2ikit import laws
+from t2ikit.papers import NUMBERS
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -42,6 +44,13 @@ def verdict_table(rows: pd.DataFrame, form: str = ".3f") -> str:
         on = "" if world in ("scenes", "–") else f", on {world}"  # a dash: nothing is measured
         lines.append(f"| {r.id} | {r.claim}{on} | {printed} | {found} | {r.n}{enough} | {said} |")
     return "\n".join(lines) + "\n"
+
+
+def together(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """Verdicts as one table by the claims' numbers, its numbers in columns of numbers, for `t2ikit claims`."""
+    every = pd.concat(tables).reindex(columns=[*ORDER, "world"])
+    every = every.sort_values("id", key=lambda ids: ids.str.extract(r"(\d+)")[0].astype(float), kind="stable")
+    return every.astype({key: "Int64" if kind is int else kind for key, kind in NUMBERS.items()})
 
 
 def so_far(rows: pd.DataFrame) -> str:

@@ -1,4 +1,6 @@
-"""The numbers and pictures of the papers' pages, from the committed results: `python -m papers_repro.readme`.
+"""What is told of the committed results, written anew from them: `python -m papers_repro.readme`.
+
+The numbers and pictures of the papers' pages, and `results/claims.csv` of each paper, which `t2ikit claims` prints.
 
 Text between `<!--=name-->` and `<!--/-->` is the value of `VALUES[name]`; a test holds the files to it.
 """
@@ -20,12 +22,14 @@ from papers_repro.scalability import studies
 from papers_repro.scalability import verdicts as of_figures
 from t2ikit import charts, figures
 from t2ikit.config import digest
-from t2ikit.files import write_atomic
+from t2ikit.files import write_atomic, write_csv
+from t2ikit.papers import CLAIMS as NAME
 
 FOLDER = measured.ROOT / "papers_repro"
 FILES = (measured.ROOT / "README.md", FOLDER / "README.md", FOLDER / "FINDINGS.md")
 PICTURE = studies.HERE / "fig03.png"
 FIG04 = [claim for claim in of_figures.FIG04 if claim not in of_figures.FIG13]
+CLAIMS = {studies.RESULTS / NAME: scalability.every_claim, dit.studies.RESULTS / NAME: dit.every_claim}
 VALUES: dict[str, Callable[[], str]] = {
     "fig03": lambda: scalability.results_table(studies.FIG03),
     "rates": scalability.rate_table,
@@ -126,6 +130,8 @@ def draw() -> bytes:
 def main() -> None:
     for path in FILES:
         path.write_text(fill(path.read_text()))
+    for path, decided in CLAIMS.items():
+        write_csv(path, decided())
     if len(scalability.drawn(studies.FIG03).runs):
         write_atomic(PICTURE, draw())
 

@@ -1,12 +1,9 @@
-"""The figures and studies of papers as batch jobs: find the notebook of a figure by name, execute it, export it to one
-HTML; find a study by name."""
+"""The figures of papers as batch jobs: execute the notebook of each, export it to one HTML."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from importlib import import_module, metadata, resources
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from t2ikit import runs
 from t2ikit.config import TIERS
@@ -14,14 +11,9 @@ from t2ikit.errors import NotebookFailed, UserError, choose
 from t2ikit.execution import execute, read, status, status_path, to_stderr
 from t2ikit.executors import EXECUTORS, Job
 from t2ikit.notebook_parameters import checked, from_text
+from t2ikit.papers import find
 
-if TYPE_CHECKING:
-    from t2ikit.isoflop import IsoFlop
-    from t2ikit.study import Study
-
-__all__ = ["NotebookFailed", "execute", "figures", "find", "reproduce", "status", "status_path", "studies"]
-
-PAPERS = "t2ikit.papers"  # entry-point group: name of the paper -> package that holds its notebooks
+__all__ = ["NotebookFailed", "execute", "reproduce", "status", "status_path"]
 
 
 def reproduce(
@@ -69,32 +61,3 @@ def reproduce(
         told = "\n".join(f"  {job.name}: {failures[job.name]}" for job in jobs if job.name in failures)
         raise NotebookFailed(f"{len(failures)} of {len(jobs)} notebooks failed:\n{told}")
     return [Path(job.html) for job in jobs]
-
-
-def figures() -> dict[str, Path]:
-    """All notebooks of all installed papers, by `paper/name`."""
-    found = {}
-    for point in sorted({(point.name, point.module) for point in metadata.entry_points(group=PAPERS)}):
-        for entry in resources.files(point[1]).iterdir():
-            if entry.name.endswith(".ipynb"):
-                found[f"{point[0]}/{entry.name.removesuffix('.ipynb')}"] = Path(str(entry))
-    return dict(sorted(found.items()))
-
-
-def studies() -> dict[str, Study | IsoFlop]:
-    """All studies of all installed papers, by name: what `STUDIES` of each paper's module `studies` holds."""
-    points = sorted({(point.name, point.module) for point in metadata.entry_points(group=PAPERS)})
-    return {name: s for _, module in points for name, s in import_module(f"{module}.studies").STUDIES.items()}
-
-
-def find(figure: str) -> Path:
-    """The notebook of `fig01` or `paper/fig01`; UserError if there is none, or more than one."""
-    known = figures()
-    same = [name for name in known if figure in (name, name.split("/")[1])]
-    if len(same) > 1:
-        raise UserError(f"Figure {figure!r} is in more than one paper: choose one of {', '.join(same)}.")
-    if not known:
-        raise UserError("No installed paper has a notebook: install t2ikit again, papers_repro comes with it.")
-    bare = [name.split("/")[1] for name in known]
-    shown = [short if bare.count(short) == 1 else name for name, short in zip(known, bare, strict=True)]
-    return known[same[0] if same else choose("figure", figure, shown)]

@@ -5,10 +5,13 @@ T2IKIT_NO_BROWSER=1 skips the tests of what readers see.
 
 import os
 import shutil
+import sys
 import time
 from pathlib import Path
 
 import pytest
+
+from t2ikit.papers import GROUP
 
 # golden losses, and two threads on a busy machine take many times longer than one
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -28,6 +31,25 @@ def until():
             time.sleep(0.005)
 
     return wait
+
+
+@pytest.fixture
+def install_paper(tmp_path, monkeypatch):
+    """`install_paper("alpha")` installs an empty paper beside the kit's own, with real metadata: its folder."""
+
+    def install(paper):
+        package = f"paper_{paper}_of_test"
+        monkeypatch.delitem(sys.modules, package, raising=False)
+        folder, info = tmp_path / "site" / package, tmp_path / "site" / f"{package}-1.0.dist-info"
+        folder.mkdir(parents=True)
+        (folder / "__init__.py").write_text("")
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[{GROUP}]\n{paper} = {package}\n")
+        return folder
+
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    return install
 
 
 @pytest.fixture

@@ -401,38 +401,16 @@ def test_of_two_that_start_at_once_one_executes(tmp_path):
 
 
 @pytest.fixture
-def papers(tmp_path, monkeypatch):
-    """Two papers installed beside the kit's own, with entry points in real metadata; both have a fig90."""
-    root = tmp_path / "site"
-    for paper, figures in {"alpha": ["fig90", "fig91", "fig92"], "beta": ["fig90"]}.items():
-        package = f"paper_{paper}_of_test"
-        monkeypatch.delitem(sys.modules, package, raising=False)
+def papers(install_paper, tmp_path, monkeypatch):
+    """Two installed papers; both have a fig90."""
+    source = "print('{}', tier, steps)\nif steps == 13: raise ValueError(1)"
+    for paper, figures in {"alpha": ["fig90", "fig91"], "beta": ["fig90"]}.items():
+        folder = install_paper(paper)
         for figure in figures:
-            source = f"print('{paper}', tier, steps)\nif steps == 13: raise ValueError(1)"
-            write(root / package / f"{figure}.ipynb", source)
-        (root / package / "__init__.py").write_text("")
-        info = root / f"{package}-1.0.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
-        (info / "entry_points.txt").write_text(f"[{batch.PAPERS}]\n{paper} = {package}\n")
-    monkeypatch.syspath_prepend(str(root))
-    write(root / "paper_alpha_of_test" / "fig92.ipynb", "1", parameters="tier = 'smoke'")
+            write(folder / f"{figure}.ipynb", source.format(paper))
+    write(tmp_path / "site" / "paper_alpha_of_test" / "fig92.ipynb", "1", parameters="tier = 'smoke'")
     monkeypatch.setenv("T2IKIT_HOME", str(tmp_path / "home"))
-    return root
-
-
-def test_a_figure_is_found_by_its_name(papers):
-    assert batch.find("fig91") == papers / "paper_alpha_of_test" / "fig91.ipynb"
-    assert batch.find("beta/fig90") == papers / "paper_beta_of_test" / "fig90.ipynb"
-    with pytest.raises(UserError, match="'fig90' is in more than one paper: choose one of alpha/fig90, beta/fig90."):
-        batch.find("fig90")
-    with pytest.raises(
-        UserError, match=r"Unknown figure 'fig91x': choose one of alpha/fig90, fig91, .*did you mean 'fig91'"
-    ):
-        batch.find("fig91x")
-    for name in ("../fig91", "alpha/../fig91", "/etc/passwd", ""):
-        with pytest.raises(UserError, match="Unknown figure"):
-            batch.find(name)
+    return tmp_path / "site"
 
 
 def test_reproduce_executes_and_exports_at_home(papers, tmp_path):

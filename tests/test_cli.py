@@ -199,7 +199,7 @@ def test_a_reader_that_stops_early_is_no_error(tmp_path, rows):
     assert said.stderr == ""
 
 
-@pytest.mark.parametrize("command", [["runs", "--json"], ["--help"]])
+@pytest.mark.parametrize("command", [["runs", "--json"], ["claims", "--json"], ["--help"]])
 def test_light_commands_load_no_torch(home, trained, command):
     shutil.copytree(trained, home / "runs" / trained.name)
     code = f"""

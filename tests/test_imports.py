@@ -13,7 +13,7 @@ PACKAGE = Path(t2ikit.__file__).parent
 # one line a layer; modules of one layer may import each other
 LAYERS = [
     ["errors", "processes"],
-    ["config", "files"],
+    ["config", "files", "papers"],
     ["hardware", "runs"],
     ["tensors", "hub"],
     ["laws"],

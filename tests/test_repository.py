@@ -7,6 +7,7 @@ import tomllib
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 import yaml
 from packaging.requirements import Requirement
@@ -15,6 +16,7 @@ from PIL import Image
 
 from benchmarks import metrics_page
 from papers_repro import readme
+from t2ikit.files import write_csv
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -110,13 +112,19 @@ def test_the_readmes_numbers_are_those_of_the_committed_results(path):
     assert readme.fill(text) == text, "run `python -m papers_repro.readme`"
 
 
+@pytest.mark.parametrize("path", readme.CLAIMS)
+def test_the_claims_that_are_printed_are_those_of_the_committed_results(path, tmp_path):
+    write_csv(tmp_path / "claims.csv", readme.CLAIMS[path]())
+    pd.testing.assert_frame_equal(pd.read_csv(path), pd.read_csv(tmp_path / "claims.csv"), rtol=1e-5)
+
+
 def test_a_wrong_number_would_be_seen():
     text = (ROOT / "papers_repro" / "README.md").read_text()
     assert readme.fill(text.replace("<!--=rho-->0.979<!--/-->", "<!--=rho-->0.900<!--/-->")) == text
 
 
 def test_the_picture_shows_the_committed_rows():
-    if not len(readme.drawn(readme.scalability.FIG03).runs):
+    if not len(readme.scalability.drawn(readme.studies.FIG03).runs):
         assert not readme.PICTURE.exists()
         return
     assert Image.open(readme.PICTURE).text["source"] == readme.source(), "run `python -m papers_repro.readme`"

@@ -106,9 +106,9 @@ def test_a_studys_finished_runs_alone_are_exported(home, tmp_path, monkeypatch):
     """While it trains, too: a dry run exports what is done so far, and nothing that another study left behind."""
     from typer.testing import CliRunner
 
-    from t2ikit import batch, cli
+    from t2ikit import cli, papers
 
-    monkeypatch.setattr(batch, "studies", lambda: {"two": STUDY})
+    monkeypatch.setattr(papers, "studies", lambda: {"two": STUDY})
     train_apart([STUDY.runs("smoke")[0], preset("sd2-c320", tier="smoke", steps=2, lr=3e-4)], home / "runs", workers=2)
     line = ["study", "two", "--tier", "smoke", "--dry-run", "--gpu", "H100", "--export", str(tmp_path / "out")]
     done = CliRunner().invoke(cli.app, line)

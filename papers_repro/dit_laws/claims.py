@@ -9,6 +9,7 @@ import pandas as pd
 from papers_repro.dit_laws.compare import held_out
 from papers_repro.dit_laws.profiles import Profile
 from papers_repro.dit_laws.verdicts import (
+    audited,
     covered,
     crosses,
     exponent,
@@ -18,6 +19,7 @@ from papers_repro.dit_laws.verdicts import (
     interior_minima,
     predicted,
     ranks_alike,
+    refuses_two_points,
     shape_matters,
     steeper,
 )
@@ -31,6 +33,20 @@ def optima(p: Profile) -> list[Verdict]:
     """Figure 1: D1, D2."""
     exponents = (exponent("D2", p, law, printed) for law, printed in (("n_opt", "N_opt"), ("d_opt", "D_opt")))
     return [interior_minima("D1", p), *exponents]
+
+
+def of_the_print(audit: Sequence[dict]) -> list[Verdict]:
+    """Figure 1: D13, D14, D15, for which nothing is trained."""
+    return [
+        refuses_two_points(),
+        audited("D14", "compute and tokens are given as GPU hours and images", audit, "epochs"),
+        audited("D15", "the paper's text agrees with its laws", audit, "statement", "crossing"),
+    ]
+
+
+def of_printed_captions(audit: Sequence[dict]) -> list[Verdict]:
+    """Figure 3: D15 of the printed FID laws of dense and sparse captions."""
+    return [audited("D15", "the law of dense captions is the better one over its whole range", audit, "crossing")]
 
 
 def losses(of: Mapping[str, Profile]) -> list[Verdict]:

@@ -7,7 +7,7 @@ import functools
 import pandas as pd
 
 from papers_repro.dit_laws import claims, compare, floor, predict, profiles, scores, studies
-from papers_repro.measured import audited
+from papers_repro.measured import audited, together
 from papers_repro.verdicts import table as verdicts_of
 from t2ikit import laws
 
@@ -246,6 +246,32 @@ def crossing() -> str:
     """Where paper D's FID laws of dense and sparse captions cross, and where their rounded exponents leave room."""
     found = audited(studies.PUBLISHED)["crossing FID and FID sparse captions"]
     return f"{found['at']:.1e} FLOPs ({found['low']:.1e} to {found['high']:.1e} by the printed digits)"
+
+
+def of_the_print() -> pd.DataFrame:
+    """D13 to D15, for which nothing is trained."""
+    audit = laws.audit_folder(studies.PUBLISHED)
+    return verdicts_of(claims.of_the_print(audit) + claims.of_printed_captions(audit))
+
+
+def same_form() -> pd.DataFrame:
+    """D7 to D9: other backbones, and twice the resolution."""
+    labels = {
+        "D7": {studies.MMDIT.name: "MM-DiT", studies.FLUX.name: "FLUX"},
+        "D8": {studies.PIXART.name: "PixArt"},
+        "D9": {studies.LARGER.name: "twice the resolution"},
+    }
+    rows = [r for id, of in labels.items() for r in claims.same_form(id, [profiled(*study) for study in of.items()])]
+    return verdicts_of(rows)
+
+
+def every_claim() -> pd.DataFrame:
+    """The verdicts on all claims of the paper that have been asked."""
+    asked = (
+        optimum, falling, likelihoods, quality, extrapolated, families, same_form, learning_rates, captions,
+        of_the_print, shapes, known_floor,
+    )  # fmt: skip
+    return together(ask() for ask in asked)
 
 
 def printed_tokens() -> str:

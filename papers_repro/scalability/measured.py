@@ -9,7 +9,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from papers_repro.measured import audited
+from papers_repro.measured import audited, together
 from papers_repro.scalability import metrics, studies, verdicts
 from papers_repro.verdicts import table as verdicts_of
 from t2ikit import figures
@@ -222,3 +222,9 @@ def precision_range() -> str:
 def printed_range() -> str:
     """Between which scores the printed law of N lies over its plotted range, N in millions (S22)."""
     return "{low:.3g} to {high:.3g}".format(**audited(studies.PUBLISHED)["range TIFA(N)"])
+
+
+def every_claim() -> pd.DataFrame:
+    """The verdicts on all claims of the paper that have been asked."""
+    asked = dict.fromkeys((*verdicts.FIG03, *verdicts.FIG04, *verdicts.FIG13, *verdicts.FIG06))
+    return together([by_scores(list(asked)), ranked_alike(), without_images()])

@@ -42,6 +42,36 @@ def fit(
 
 
 @app.command()
+def claims(
+    ids: Annotated[
+        list[str] | None, typer.Argument(help="Claims, as S4 or D2 (default: all).", show_default=False)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """What the committed results say of the papers' claims: reproduced, contradicted or undecided, and by how much.
+
+    A row is a part of a claim. In brackets: the 95% interval. n: seeds, backbones, sizes or budgets, whichever the
+    interval is over.
+    """
+    from t2ikit import papers
+    from t2ikit.errors import choose
+
+    rows = papers.claims()
+    known = dict.fromkeys(row["id"] for row in rows)
+    wanted = [choose("claim", id, known) for id in ids or known]
+    chosen = [row for row in rows if row["id"] in wanted]
+    if as_json:
+        emit(chosen)
+        return
+    for row in chosen:
+        ends = "" if row["low"] is None or row["high"] is None else f" ({row['low']:.4g} to {row['high']:.4g})"
+        enough = f" ({row['needs']:,} would do)" if row["needs"] else ""
+        found = [] if row["ours"] is None else [f"{row['ours']:.4g}{ends}, n = {row['n']}{enough}"]
+        told = "; ".join(found + ([row["why"]] if row["why"] else []))
+        print(f"{row['id']:<5} {row['verdict']:<12} {row['claim']}{told and f': {told}'}")
+
+
+@app.command()
 def plan(
     gpu: Annotated[str, typer.Option(help="H100, H200, A100, … (an unknown one lists them).")],
     count: Annotated[int, typer.Option(help="How many GPUs.")],

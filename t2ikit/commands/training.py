@@ -167,9 +167,9 @@ def study(
 ) -> None:
     """Train what a study is missing, several runs side by side. Stopped, it goes on when run again."""
     from t2ikit import results
-    from t2ikit.batch import studies
     from t2ikit.errors import choose
     from t2ikit.isoflop import IsoFlop, save_rates
+    from t2ikit.papers import studies
     from t2ikit.runs import home
     from t2ikit.workers import train_apart, trained
 

@@ -6,10 +6,10 @@ from __future__ import annotations
 import csv
 import math
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
+from t2ikit import papers
 from t2ikit.errors import UserError
 from t2ikit.hardware import canonical_name, gpu, gpu_hours
 from t2ikit.laws.audit import PrintedLaw, read_laws
@@ -105,14 +105,11 @@ class PrintedLaws:
 
 
 def printed_laws() -> PrintedLaws:
-    """Paper D's laws as shipped with its reproduction (found through the entry-point group `t2ikit.papers`)."""
-    from importlib.metadata import entry_points
-    from importlib.resources import files
-
-    papers = {entry.name: entry.value for entry in entry_points(group="t2ikit.papers")}
-    if "dit_laws" not in papers:
+    """Paper D's laws as shipped with its reproduction."""
+    installed = dict(papers.folders())
+    if "dit_laws" not in installed:
         raise UserError("The published laws are not installed: reinstall t2ikit, or give a CSV of your own points.")
-    folder = Path(str(files(papers["dit_laws"]))) / "published"
+    folder = installed["dit_laws"] / "published"
     laws = {law.quantity: law for law in read_laws(folder / "laws.csv")}
     with (folder / "iso_flop.csv").open(encoding="utf-8", newline="") as lines:
         facts = {row["fact"]: row["value"] for row in csv.DictReader(lines)}

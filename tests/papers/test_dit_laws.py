@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from papers_repro.dit_laws import compare, plots, predict, profiles, scores, studies, verdicts
-from t2ikit import batch
+from t2ikit import batch, papers
 from t2ikit.data.world import get_world
 from t2ikit.errors import UserError
 from t2ikit.laws import audit_folder, fit_power
@@ -464,7 +464,7 @@ def test_a_committed_run_has_its_configuration_and_its_curve(run):
 
 @pytest.mark.parametrize("figure", ["dit_fig05", "dit_extrapolation", "dit_ood"])
 def test_without_runs_a_notebook_says_so(figure, home, tmp_path):
-    executed = batch.execute(batch.find(figure), {"tier": "paper"}, tmp_path / "out.ipynb")
+    executed = batch.execute(papers.find(figure), {"tier": "paper"}, tmp_path / "out.ipynb")
     assert "no measured results yet at tier paper" in executed.read_text()
     (metrics,) = (home / "reports").glob("*.metrics.json")
     assert {r["verdict"] for r in json.loads(metrics.read_text())} == {"undecided"}
