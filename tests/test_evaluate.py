@@ -16,9 +16,9 @@ from t2ikit import cli
 from t2ikit.data.world import get_world
 from t2ikit.errors import UserError
 from t2ikit.evaluation import harness, measures, tables
-from t2ikit.evaluation.scores import Scores
+from t2ikit.evaluation.scores import Scores, keys_of
 from t2ikit.evaluation.sets import Sampling, captions_of, image_set, snapshots_of
-from t2ikit.generate import snapshots
+from t2ikit.generate import load_run, snapshots
 from t2ikit.metrics.scenes_questions import scene_questions
 from t2ikit.standins.vqa import StandinVQA
 from t2ikit.train.setup import resolve
@@ -458,6 +458,21 @@ def test_a_run_is_drawn_once_scored_and_exported(run, home, tmp_path):
     assert len(kept) == len(rows)
     assert kept["step"].eq(4).all() and kept["images.guidance"].eq(7.5).all() and "metric.weights" in kept
     assert kept.loc[kept["metric"] == "tifa", "value"].item() == pytest.approx(found["tifa"], rel=1e-6)
+
+
+def test_the_ceiling_is_of_the_true_images_through_the_samples_own_codec(run, monkeypatch):
+    shown = []
+
+    def seen(images, asked):
+        shown.append(images)
+        return keys_of(images, asked)
+
+    monkeypatch.setattr(measures, "keys_of", seen)
+    harness.evaluate([run], ["tifa"], Sampling(prompts=6, steps=1), say=quiet)
+    parts, _ = load_run(run)
+    index, _ = captions_of(parts.config, parts.world, 6)
+    again = parts.codec.decode(parts.codec.encode(parts.world.images("val", index)))
+    assert torch.equal(shown[-1], torch.from_numpy(again).permute(0, 3, 1, 2))
 
 
 def test_every_snapshot_is_scored_in_one_command(run, tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from t2ikit.config import digest
-from t2ikit.encoders import file_hash
+from t2ikit.encoders import batches, file_hash
 from t2ikit.errors import UserError
 from t2ikit.evaluation.scores import Scores, image_hashes, keys_of
 from t2ikit.evaluation.sets import ImageSet
@@ -41,7 +41,6 @@ from t2ikit.metrics.vqa import VQA, TransformersVQA
 from t2ikit.objectives import DDPM, RectifiedFlow
 from t2ikit.probe import make_probe, others
 from t2ikit.standins.contrastive import ContrastiveScore
-from t2ikit.standins.training import reconstructed
 from t2ikit.standins.vqa import StandinVQA
 from t2ikit.train.checkpoint import snapshot_path
 from t2ikit.train.journal import commit
@@ -175,10 +174,13 @@ def tifa(found: Scored, vqa: VQA, sentences: Sentences, scores: Scores) -> None:
     found.add(f"{name}-floor", interval(floor), metric.provenance | {"images shown": "of the next other prompt"})
     if found.images.parts is None:
         return
-    truth, codec = found.images.truth.permute(0, 2, 3, 1).numpy(), found.images.parts.config.codec
-    again = torch.from_numpy(reconstructed(truth, codec)).permute(0, 3, 1, 2)
+    truth, codec = found.images.truth.permute(0, 2, 3, 1), found.images.parts.codec
+    latents = torch.cat([codec.encode(truth[piece]) for piece in batches(len(truth), 64)])
+    again = torch.from_numpy(codec.decode(latents)).permute(0, 3, 1, 2)
     ceiling = np.array([x[0].mean() for x in answered(again, f"{name}, ceiling", plain)])
-    found.add(f"{name}-ceiling", interval(ceiling), metric.provenance | {"images shown": f"true ones through {codec}"})
+    found.add(
+        f"{name}-ceiling", interval(ceiling), metric.provenance | {"images shown": f"true ones through {codec.name}"}
+    )
     if ceiling.mean() > floor.mean():
         between = (right - floor.mean()) / (ceiling.mean() - floor.mean())
         found.add(f"{name}-normalised", interval(between), metric.provenance)
