@@ -13,7 +13,8 @@ from t2ikit.files import read_json
 from t2ikit.generate import config_of, same_parts
 from t2ikit.results import read_committed, read_run
 from t2ikit.runs import home
-from t2ikit.train.loop import run_folder, train
+from t2ikit.train.folder import run_folder
+from t2ikit.train.loop import train
 from t2ikit.train.setup import Parts, resolve
 
 SCORES = ("val_loss", "val_loss_averaged", "caption_gap", "flip_accuracy")

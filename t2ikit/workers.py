@@ -73,7 +73,7 @@ def found(wanted: Sequence[tuple[RunConfig, Budget]], root: Path) -> list[Found]
 
 def answer(question: str, root: Path) -> str:
     """What `found` asks, answered."""
-    from t2ikit.train.loop import check_evaluated, is_done, run_folder
+    from t2ikit.train.folder import check_evaluated, is_done, run_folder
     from t2ikit.train.setup import resolve
 
     told = []

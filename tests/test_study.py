@@ -13,7 +13,7 @@ from t2ikit.data import world
 from t2ikit.errors import UserError
 from t2ikit.results import export, finished, read_committed
 from t2ikit.study import PRESETS, Study, preset
-from t2ikit.train.loop import run_folder
+from t2ikit.train.folder import run_folder
 from t2ikit.train.setup import resolve
 from t2ikit.workers import command, train_apart
 

@@ -96,7 +96,7 @@ def train(
     from t2ikit.study import preset
 
     config, budget = preset(**{"backbone": name, "world": world, "tier": tier} | pairs(settings or []))
-    from t2ikit.train.loop import is_done, run_folder
+    from t2ikit.train.folder import is_done, run_folder
     from t2ikit.train.loop import train as run
     from t2ikit.train.setup import resolve
 

@@ -12,9 +12,8 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator, PartialState
+from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import parse_flag_from_env
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -30,6 +29,7 @@ from t2ikit.processes import catching, leave
 from t2ikit.train import ema
 from t2ikit.train.checkpoint import load_checkpoint, pack_optimizer, save_checkpoint, save_snapshot, unpack_optimizer
 from t2ikit.train.draw import draw
+from t2ikit.train.folder import check_evaluated, check_folder, is_done, run_folder, writer
 from t2ikit.train.journal import Journal, memory_bytes
 from t2ikit.train.setup import Parts, resolve
 
@@ -63,67 +63,6 @@ def same_threads() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-@contextmanager
-def writer(folder: Path) -> Iterator[runs.Lease | None]:
-    """The folder's lease for the first process of a training, None for the others, which start when it is taken."""
-    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
-    if not state.is_main_process:
-        state.wait_for_everyone()
-        yield None
-        return
-    with runs.leased(folder) as lease:
-        state.wait_for_everyone()
-        yield lease
-
-
-def check_folder(folder: Path, parts: Parts) -> None:
-    """Raise a UserError if what `folder` holds of this run cannot be gone on with."""
-    if (folder / "config.json").exists():
-        before = files.read_json(folder / "config.json", ("config", "loss_space"))
-        if before["loss_space"] != parts.loss_space:
-            images = before["config"].get("probe_images")
-            raise UserError(
-                f"{folder.name} was evaluated in another loss space (probe_images={images}; now "
-                f"{parts.config.probe_images}): go on with the same, or delete the folder to train anew."
-            )
-    elif any((folder / name).exists() for name in ("row.json", "checkpoint.json", "log.jsonl")):
-        raise UserError(
-            f"{folder} has a run's files but no config.json: restore it, or delete the folder to train anew."
-        )
-
-
-def check_evaluated(folder: Path, budget: Budget) -> None:
-    """Raise a UserError if the run in `folder` has passed a step that it is asked to be evaluated at."""
-    if not budget.eval_at or not (folder / "checkpoint.json").exists():
-        return
-    passed = files.read_json(folder / "checkpoint.json", ("step",))["step"]  # what comes after is trained again
-    averaged = {
-        e["step"]: "val_loss_averaged" in e
-        for e in files.read_lines(folder / "log.jsonl", ("step",))
-        if "val_loss" in e and e["step"] <= passed
-    }
-    # of the last step an evaluation that is missing altogether is made up
-    if lost := [k for k in budget.eval_at if k <= passed and not averaged.get(k, k == passed)]:
-        raise UserError(
-            f"{folder.name} has {passed} steps and was not evaluated at step {lost[0]}, as is asked for now: move "
-            "the folder away and run the same command again, which trains it anew."
-        )
-
-
-def run_folder(parts: Parts, root: Path | None = None) -> Path:
-    """Where the run is, or will be: `$T2IKIT_HOME/runs/ID`, or under `root`."""
-    return (root or runs.home() / "runs") / parts.id
-
-
-def is_done(folder: Path, steps: int) -> bool:
-    """Whether the run in `folder` is complete with at least `steps` steps."""
-    if not (folder / "row.json").exists() or not (folder / "config.json").exists():
-        return False
-    files.read_json(folder / "config.json", ("config", "loss_space"))
-    row = files.read_json(folder / "row.json", runs.ROW_KEYS)
-    return row["status"] == "done" and row["steps"] >= steps
 
 
 class Loop:

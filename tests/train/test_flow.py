@@ -12,7 +12,8 @@ from t2ikit.errors import UserError
 from t2ikit.files import read_lines
 from t2ikit.generate import generate, load_run
 from t2ikit.models.ladder import LADDERS
-from t2ikit.train.loop import Loop, run_folder, train
+from t2ikit.train.folder import run_folder
+from t2ikit.train.loop import Loop, train
 from t2ikit.train.setup import resolve
 
 # as in test_loop: raise config.NUMERICS with these

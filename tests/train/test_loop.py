@@ -22,7 +22,8 @@ from t2ikit.runs import holder_of
 from t2ikit.tensors import pack, read_tensors
 from t2ikit.train import ema
 from t2ikit.train.checkpoint import load_checkpoint, load_snapshot
-from t2ikit.train.loop import Loop, is_done, run_folder, train
+from t2ikit.train.folder import is_done, run_folder
+from t2ikit.train.loop import Loop, train
 from t2ikit.train.setup import resolve
 from t2ikit.workers import command
 
