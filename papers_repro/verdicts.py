@@ -120,6 +120,15 @@ def ranked_within(
     return row | {"why": f"rho of the {names} {np.tanh(min(places)):.2f} to {np.tanh(max(places)):.2f}"}
 
 
+def in_noise(row: Verdict, left: float, noise: str) -> Verdict:
+    """The row of a rank correlation of which `noise` leaves at most `left` though both rank alike: below `STRONG` no
+    lower one contradicts."""
+    if left >= STRONG or row["verdict"] == "reproduced" or row["ours"] is None:
+        return row
+    why = f"noise of the {noise} alone may leave a rho of {left:.2f}"
+    return row | {"verdict": "undecided", "needs": None, "why": "; ".join(filter(None, (row["why"], why)))}
+
+
 def _place(rho: float, n: int) -> float:
     """Fisher's z of rho: a perfect order of few is no certainty, and counts as halfway to one swap of neighbours."""
     most = 1 - 6 / (n**3 - n)

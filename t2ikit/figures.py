@@ -216,18 +216,23 @@ def findings(audit: Sequence[dict], *checks: str) -> pd.DataFrame:
     return pd.DataFrame(sorted(rows, key=lambda r: order[r["verdict"]]))
 
 
-def scatter(frame: pd.DataFrame, x: str, y: str, colour: str, x_title: str, y_title: str) -> alt.Chart:
-    """Points on log axes, a family a colour; hover for names."""
+def scatter(
+    frame: pd.DataFrame, x: str, y: str, colour: str, x_title: str, y_title: str, error: str = ""
+) -> alt.LayerChart:
+    """Points on log axes, a family a colour; hover for names. With `error`, a column, scores that span less than a
+    decade: on a linear axis, each ± so much."""
     import altair as alt
 
-    return (
-        alt.Chart(frame)
-        .mark_point(filled=True, size=70)
-        .encode(
-            x=alt.X(f"{x}:Q", title=x_title).scale(type="log"),
-            y=alt.Y(f"{y}:Q", title=y_title).scale(type="log"),
-            color=alt.Color(f"{colour}:N", title=None),
-            shape=alt.Shape(f"{colour}:N", title=None),
-            tooltip=list(frame.columns),
-        )
+    scale = alt.Scale(zero=False) if error else alt.Scale(type="log")
+    if error:
+        frame = frame.assign(low=frame[y] - frame[error], high=frame[y] + frame[error])
+    base = alt.Chart(frame).encode(x=alt.X(f"{x}:Q", title=x_title).scale(type="log").axis(format="~s"))
+    axis = alt.Axis() if error else alt.Axis(format="~s")
+    points = base.mark_point(filled=True, size=70).encode(
+        y=alt.Y(f"{y}:Q", title=y_title, scale=scale, axis=axis),
+        color=alt.Color(f"{colour}:N", title=None),
+        shape=alt.Shape(f"{colour}:N", title=None),
+        tooltip=list(frame.columns),
     )
+    bars = base.mark_rule(color="grey").encode(y=alt.Y("low:Q", title=y_title, scale=scale, axis=axis), y2="high:Q")
+    return alt.layer(bars, points) if error else alt.layer(points)

@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 
 from papers_repro.measured import audited, together
-from papers_repro.scalability import metrics, studies, verdicts
+from papers_repro.scalability import metrics, size, studies, verdicts
 from papers_repro.verdicts import table as verdicts_of
 from t2ikit import figures
 from t2ikit.laws.intervals import spearman
 from t2ikit.models import zoo
-from t2ikit.results import Results, read_committed, read_scores, scored
+from t2ikit.results import Results, fullest_curves, read_committed, read_scores, scored
 from t2ikit.study import PRESETS, preset, trained_as
 
 SWEPT = 400  # steps of the rate sweep
@@ -224,7 +224,25 @@ def printed_range() -> str:
     return "{low:.3g} to {high:.3g}".format(**audited(studies.PUBLISHED)["range TIFA(N)"])
 
 
+@functools.cache
+def sized(score: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The UNets' evaluations: `score` on the largest set of prompts, and as drawn at most steps."""
+    rows = drawn(studies.ALL)
+    along = scored(rows, read_scores(studies.RESULTS), chosen=fullest_curves)
+    return size.evaluations(rows, score), size.evaluations(along, score)
+
+
+def of_size() -> pd.DataFrame:
+    """S21 and S23: how parameters and compute rank UNets."""
+    return verdicts_of([row for score in ("tifa", verdicts.SCORE) for row in size.correlations(*sized(score), score)])
+
+
+def of_scale() -> pd.DataFrame:
+    """S22: our own scaling functions beside the printed ones."""
+    return verdicts_of([row for score in ("tifa", verdicts.SCORE) for row in size.scaling(*sized(score), score)])
+
+
 def every_claim() -> pd.DataFrame:
     """The verdicts on all claims of the paper that have been asked."""
     asked = dict.fromkeys((*verdicts.FIG03, *verdicts.FIG04, *verdicts.FIG13, *verdicts.FIG06))
-    return together([by_scores(list(asked)), ranked_alike(), without_images()])
+    return together([by_scores(list(asked)), of_size(), of_scale(), ranked_alike(), without_images()])

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from papers_repro.verdicts import ALIKE, NOTHING, STRONG, Verdict, ranked, ranked_within, verdict
+from papers_repro.verdicts import ALIKE, NOTHING, Verdict, in_noise, ranked, ranked_within, verdict
 from t2ikit import charts
 from t2ikit.evaluation.tables import ROW, read
 from t2ikit.laws.intervals import LEVEL, spearman, t_quantile
@@ -137,10 +137,7 @@ def early(table: pd.DataFrame, tier: str, metric: str = "tifa", guidance: float 
         row = ranked("S32", f"{metric} at step {step:,} ranks backbones as at the end", *scores.to_numpy().T, tier)
         noise = both[["noise", "noise at the end"]].mean().to_numpy()
         alike = float(np.sqrt(np.prod(np.clip(1 - noise / scores.var().to_numpy(), 0, 1))))
-        if alike < STRONG and row["verdict"] != "reproduced":
-            why = f"noise of the prompts alone may leave a rho of {alike:.2f}"
-            row |= {"verdict": "undecided", "needs": None, "why": "; ".join(filter(None, (row["why"], why)))}
-        rows.append(row)
+        rows.append(in_noise(row, alike, "prompts"))
     return rows or [verdict("S32", f"{metric} ranks backbones early", tier, ALIKE, why=NOTHING)]
 
 
