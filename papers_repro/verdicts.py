@@ -121,9 +121,11 @@ def ranked_within(
 
 
 def in_noise(row: Verdict, left: float, noise: str) -> Verdict:
-    """The row of a rank correlation of which `noise` leaves at most `left` though both rank alike: below `STRONG` no
-    lower one contradicts."""
-    if left >= STRONG or row["verdict"] == "reproduced" or row["ours"] is None:
+    """The row of a rank correlation, which `noise` of the scores lowers by the factor `left` (attenuation, Spearman
+    1904): it contradicts only below what would be left of `STRONG`, and decides nothing where a perfect one could come
+    out below it."""
+    lost = left < STRONG and row["verdict"] != "reproduced"
+    if row["ours"] is None or not (lost or (row["verdict"] == "contradicted" and row["high"] >= left * STRONG)):
         return row
     why = f"noise of the {noise} alone may leave a rho of {left:.2f}"
     return row | {"verdict": "undecided", "needs": None, "why": "; ".join(filter(None, (row["why"], why)))}

@@ -8,7 +8,7 @@ from scipy import stats
 
 from papers_repro import verdicts
 from papers_repro.measured import so_far, summary
-from papers_repro.verdicts import MANY, mean_interval, needed, ranked, ranked_within, table, verdict
+from papers_repro.verdicts import MANY, in_noise, mean_interval, needed, ranked, ranked_within, table, verdict
 
 
 def half_of(values_scatter: float, n: int, lost: int, power: float = 0.5) -> float:
@@ -50,6 +50,17 @@ def test_three_seeds_say_how_many_would_do():
 def test_an_interval_about_the_end_itself_has_no_n():
     assert needed(0.02, 0.0, 0.04, 3, 0.02) is None
     assert needed(0.01, None, None, 1, 0.0) is None
+
+
+def test_a_rank_correlation_contradicts_only_below_what_noise_leaves_of_it():
+    row = verdict("S21", "ranks alike", "tiny", "> 0.7", 0.2, -0.3, 0.62, 15, (verdicts.STRONG, 1))
+    assert row["verdict"] == in_noise(row, 0.9, "seeds")["verdict"] == "contradicted"  # 0.9 · 0.7 = 0.63
+    for left in (0.85, 0.5):
+        found = in_noise(row, left, "seeds")
+        assert found["verdict"] == "undecided"
+        assert found["why"] == f"noise of the seeds alone may leave a rho of {left:.2f}"
+    above = verdict("S21", "ranks alike", "tiny", "> 0.7", 0.9, 0.8, 0.95, 15, (verdicts.STRONG, 1))
+    assert in_noise(above, 0.0, "seeds") == above  # noise makes no correlation
 
 
 def test_a_rank_correlation_says_how_many_runs_would_do():
