@@ -1,4 +1,4 @@
-"""What the committed results of both papers say, as text."""
+"""Verdicts as text and as one table, and what both papers share of what is told."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from papers_repro.verdicts import NOTHING, ORDER
+from papers_repro.verdicts import NOTHING
 from t2ikit import laws
-from t2ikit.papers import NUMBERS
+from t2ikit.papers import COLUMNS, NUMBERS
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -48,7 +48,7 @@ def verdict_table(rows: pd.DataFrame, form: str = ".3f") -> str:
 
 def together(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
     """Verdicts as one table by the claims' numbers, its numbers in columns of numbers, for `t2ikit claims`."""
-    every = pd.concat(tables).reindex(columns=[*ORDER, "world"])
+    every = pd.concat(tables).reindex(columns=COLUMNS)
     every = every.sort_values("id", key=lambda ids: ids.str.extract(r"(\d+)")[0].astype(float), kind="stable")
     return every.astype({key: "Int64" if kind is int else kind for key, kind in NUMBERS.items()})
 

@@ -20,16 +20,18 @@ from papers_repro.measured import so_far, summary, verdict_table
 from papers_repro.scalability import measured as scalability
 from papers_repro.scalability import studies
 from papers_repro.scalability import verdicts as of_figures
-from t2ikit import charts, figures
+from t2ikit import charts, figures, papers
 from t2ikit.config import digest
 from t2ikit.files import write_atomic, write_csv
-from t2ikit.papers import CLAIMS as NAME
 
 FOLDER = measured.ROOT / "papers_repro"
 FILES = (measured.ROOT / "README.md", FOLDER / "README.md", FOLDER / "FINDINGS.md")
 PICTURE = studies.HERE / "fig03.png"
 FIG04 = [claim for claim in of_figures.FIG04 if claim not in of_figures.FIG13]
-CLAIMS = {studies.RESULTS / NAME: scalability.every_claim, dit.studies.RESULTS / NAME: dit.every_claim}
+CLAIMS = {
+    studies.RESULTS / papers.CLAIMS: scalability.every_claim,
+    dit.studies.RESULTS / papers.CLAIMS: dit.every_claim,
+}
 VALUES: dict[str, Callable[[], str]] = {
     "fig03": lambda: scalability.results_table(studies.FIG03),
     "rates": scalability.rate_table,

@@ -123,12 +123,17 @@ def ranked_within(
 def in_noise(row: Verdict, left: float, noise: str) -> Verdict:
     """The row of a rank correlation, which `noise` of the scores lowers by the factor `left` (attenuation, Spearman
     1904): it contradicts only below what would be left of `STRONG`, and decides nothing where a perfect one could come
-    out below it."""
+    out below it. No n is said to be enough to contradict."""
     lost = left < STRONG and row["verdict"] != "reproduced"
     if row["ours"] is None or not (lost or (row["verdict"] == "contradicted" and row["high"] >= left * STRONG)):
-        return row
-    why = f"noise of the {noise} alone may leave a rho of {left:.2f}"
+        return row if row["ours"] is None or row["ours"] >= STRONG else row | {"needs": None}
+    why = f"noise of the {noise} leaves about {left:.2f} of a rho"
     return row | {"verdict": "undecided", "needs": None, "why": "; ".join(filter(None, (row["why"], why)))}
+
+
+def seeded(known: int, n: int) -> str:
+    """Of how many backbones the scatter of seeds is known; empty if of all."""
+    return "" if known == n else f"backbones with two seeds or more: {known} of {n}"
 
 
 def _place(rho: float, n: int) -> float:

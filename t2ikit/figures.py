@@ -226,7 +226,9 @@ def scatter(
     scale = alt.Scale(zero=False) if error else alt.Scale(type="log")
     if error:
         frame = frame.assign(low=frame[y] - frame[error], high=frame[y] + frame[error])
-    base = alt.Chart(frame).encode(x=alt.X(f"{x}:Q", title=x_title).scale(type="log").axis(format="~s"))
+    base = alt.Chart(frame).encode(
+        x=alt.X(f"{x}:Q", title=x_title).scale(type="log", nice=False, padding=12).axis(format="~s")
+    )
     axis = alt.Axis() if error else alt.Axis(format="~s")
     points = base.mark_point(filled=True, size=70).encode(
         y=alt.Y(f"{y}:Q", title=y_title, scale=scale, axis=axis),

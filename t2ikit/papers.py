@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
-from importlib import import_module, metadata, resources
+from contextlib import suppress
+from importlib import import_module, metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from t2ikit.errors import UserError, choose
 
 GROUP = "t2ikit.papers"  # entry points: name of the paper -> package that holds its notebooks
 CLAIMS = "claims.csv"
+COLUMNS = ("id", "claim", "verdict", "paper", "ours", "low", "high", "n", "needs", "tier", "why", "world")
 NUMBERS = {"ours": float, "low": float, "high": float, "n": int, "needs": int}  # columns of a table of claims
 
 
@@ -21,8 +24,11 @@ def packages() -> dict[str, str]:
 
 
 def folders() -> Iterator[tuple[str, Path]]:
+    """Each paper's name and folder; one whose package is gone has none, one without `__init__.py` may have several."""
     for name, package in packages().items():
-        yield name, Path(str(resources.files(package)))
+        with suppress(ModuleNotFoundError):
+            found = find_spec(package)
+            yield from ((name, Path(place)) for place in (found and found.submodule_search_locations) or ())
 
 
 def figures() -> dict[str, Path]:
@@ -62,11 +68,17 @@ def claims() -> list[dict[str, Any]]:
         path = folder / "results" / CLAIMS
         if path.exists():
             with path.open(encoding="utf-8", newline="") as lines:
-                rows += [{key: _value(key, text) for key, text in row.items()} for row in csv.DictReader(lines)]
+                table = csv.DictReader(lines, strict=True)
+                try:
+                    rows += [{key: _value(key, row[key]) for key in COLUMNS} for row in table]
+                except (KeyError, ValueError, TypeError, csv.Error) as error:
+                    raise UserError(f"{path} is damaged at line {table.line_num}: restore it with git.") from error
     return rows
 
 
 def _value(key: str, text: str) -> Any:
+    if text is None:
+        raise ValueError(f"a line without {key}")
     if key == "paper":
         try:
             return float(text)

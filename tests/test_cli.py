@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -132,6 +133,19 @@ def test_runs_as_json_is_one_document_and_bad_folders_are_told_aside(call, home,
         "status",
     ]
     assert out.splitlines()[1].split()[-1] == "done"
+
+
+def test_claims_are_told_by_id_as_text_and_as_json(call):
+    code, out, _ = call("claims", "d2", "S7")
+    assert code == 0 and {line.split()[0] for line in out.splitlines()} == {"D2", "S7"}
+    assert re.search(
+        r"^D2    \w+ +in-context: N_opt ∝ C\^0.5681 .*: claimed 0.5681; 0\.\d+ \(0\.\d+ to 0\.\d+\); n = ", out
+    )
+    assert "sdxl-c128 is ahead of sd2-c320 at equal steps (tifa), on scenes: claimed > 0; " in out
+    code, out, _ = call("claims", "D2", "--json")
+    assert code == 0 and [row["id"] for row in json.loads(out)] == ["D2", "D2"]
+    code, out, err = call("claims", "S99")
+    assert (code, out) == (2, "") and err.startswith("t2ikit: Unknown claim 'S99': choose one of ")
 
 
 def test_runs_can_be_exported(call, home, trained, tmp_path):

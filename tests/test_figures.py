@@ -119,3 +119,11 @@ def test_the_grid_escapes_prompts():
     html = figures.grid({"<b>run</b>": [image]}, ["<script>alert(1)</script>"]).data
     assert "<script" not in html and "<b>" not in html
     assert html.count("<img") == 1
+
+
+def test_scores_of_a_scatter_have_their_errors_and_a_linear_axis():
+    frame = pd.DataFrame({"N": [1e6, 1e7], "tifa": [0.4, 0.5], "family": ["a", "b"], "noise": [0.01, 0.02]})
+    bars, points = figures.scatter(frame, "N", "tifa", "family", "Parameters", "TIFA", error="noise").to_dict()["layer"]
+    assert points["encoding"]["y"]["scale"] == {"zero": False} and bars["encoding"]["y2"] == {"field": "high"}
+    (plain,) = figures.scatter(frame, "N", "tifa", "family", "Parameters", "TIFA").to_dict()["layer"]
+    assert plain["encoding"]["y"]["scale"] == {"type": "log"}

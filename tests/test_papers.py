@@ -37,3 +37,24 @@ def test_claims_are_read_as_they_were_written(install_paper):
         "n": 1, "needs": None, "tier": "tiny", "why": "one seed", "world": "scenes",
     }  # fmt: skip
     assert [rows["X2"][key] for key in ("paper", "low", "needs", "why", "world")] == ["> 0", 0.0, 12, None, None]
+
+
+@pytest.mark.parametrize("text", [
+    "<<<<<<< HEAD\nid,claim\n", "id,claim\nX1,a\n", "HEAD\nX1,a,reproduced,1,1,1,1,three,,tiny,,\n", "HEAD\nX1,a\n",
+])  # fmt: skip
+def test_damaged_claims_are_one_sentence(install_paper, text):
+    folder = install_paper("alpha") / "results"
+    folder.mkdir()
+    (folder / "claims.csv").write_text(text.replace("HEAD\nX1", ",".join(papers.COLUMNS) + "\nX1"))
+    with pytest.raises(UserError, match=r"claims.csv is damaged at line \d: restore it with git"):
+        papers.claims()
+
+
+def test_a_paper_may_have_no_init_file_and_one_that_is_gone_is_passed_over(install_paper):
+    alpha, beta = install_paper("alpha"), install_paper("beta")
+    (alpha / "__init__.py").unlink()
+    (alpha / "fig90.ipynb").write_text("{}")
+    (beta / "__init__.py").unlink()
+    beta.rmdir()
+    assert papers.find("fig90") == alpha / "fig90.ipynb"
+    assert "beta" not in dict(papers.folders())

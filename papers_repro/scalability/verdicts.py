@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from papers_repro.verdicts import NOTHING, Verdict, mean_interval, needed, table, verdict
+from papers_repro.verdicts import NOTHING, Verdict, mean_interval, needed, seeded, table, verdict
 from papers_repro.verdicts import tidy as tidy
 from t2ikit.laws.intervals import LEVEL, t_quantile
 from t2ikit.results import Results
@@ -128,8 +128,7 @@ class Slope:
         difference, half = float(contrast @ solved), t_quantile(LEVEL, freedom) * error
         low, high = difference - half, difference + half
         needs = needed(difference, low, high, len(of), 0, lost=3)
-        why = f"backbones with two seeds or more: {len(seeds)} of {len(of)}" if len(seeds) < len(of) else ""
-        row = verdict(*head, difference, low, high, len(of), (0, np.inf), why, needs)
+        row = verdict(*head, difference, low, high, len(of), (0, np.inf), seeded(len(seeds), len(of)), needs)
         why = "one seed a backbone: the interval is by the scatter about the lines alone"
         return row if len(seeds) else row | {"verdict": "undecided", "why": why, "needs": None}
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from t2ikit.commands.console import Json, emit, outline, pairs
+from t2ikit.commands.console import Json, emit, outline, pairs, short
 from t2ikit.errors import UserError
 
 app = typer.Typer()
@@ -58,17 +58,21 @@ def claims(
 
     rows = papers.claims()
     known = dict.fromkeys(row["id"] for row in rows)
-    wanted = [choose("claim", id, known) for id in ids or known]
+    typed = {id.casefold(): id for id in known}
+    wanted = [choose("claim", typed.get(id.casefold(), id), known) for id in ids or known]
     chosen = [row for row in rows if row["id"] in wanted]
     if as_json:
         emit(chosen)
         return
     for row in chosen:
-        ends = "" if row["low"] is None or row["high"] is None else f" ({row['low']:.4g} to {row['high']:.4g})"
-        enough = f" ({row['needs']:,} would do)" if row["needs"] else ""
-        found = [] if row["ours"] is None else [f"{row['ours']:.4g}{ends}, n = {row['n']}{enough}"]
-        told = "; ".join(found + ([row["why"]] if row["why"] else []))
-        print(f"{row['id']:<5} {row['verdict']:<12} {row['claim']}{told and f': {told}'}")
+        told = [] if row["paper"] is None else [f"claimed {short(row['paper'])}"]
+        if row["ours"] is not None:
+            ends = "" if row["low"] is None or row["high"] is None else f" ({row['low']:.4g} to {row['high']:.4g})"
+            enough = f" ({row['needs']:,} would do)" if row["needs"] else ""
+            told += [f"{row['ours']:.4g}{ends}", f"n = {row['n']}{enough}"]
+        told += [row["why"]] if row["why"] else []
+        world = f", on {row['world']}" if row["world"] not in (None, "–") else ""
+        print(f"{row['id']:<5} {row['verdict']:<12} {row['claim']}{world}: {'; '.join(told)}")
 
 
 @app.command()

@@ -103,7 +103,7 @@ def test_what_noise_of_the_prompts_could_do_contradicts_nothing(rows):
     made += [score(f"r-{b}", "tifa", -v / 100, step=50) for b, v in zip(BACKBONES, late, strict=True)]
     (row,) = metrics.early(metrics.joined(pd.DataFrame(made), rows), "tiny")
     assert row["ours"] == pytest.approx(-1) and row["verdict"] == "undecided" and row["needs"] is None
-    assert row["why"] == "noise of the prompts alone may leave a rho of 0.00"
+    assert row["why"] == "noise of the prompts leaves about 0.00 of a rho"
 
 
 def test_early_scores_of_runs_without_a_last_one_are_left_out_and_the_most_prompts_count(rows):

@@ -29,25 +29,37 @@ def measured(score, names=NAMES, seeds=1, error=0.001, late=()):
 def asked(rows):
     found = size.evaluations(rows, "flip_accuracy")
     verdicts = size.correlations(found, found, "flip_accuracy")
-    return dict(zip(["compute", "parameters", "equal steps", "equal compute"], verdicts, strict=True))
+    return dict(zip(["compute", "parameters", "legend's compute", "legend", "equal compute"], verdicts, strict=True))
+
+
+def rising(k, c, step, seed):
+    """A score that rises with steps more than with size."""
+    return 0.5 + 0.01 * k + 0.1 * np.log10(step)
 
 
 def test_larger_ahead_at_equal_steps_and_smaller_at_equal_compute():
-    """A score that rises with steps more than with size: the cheapest run's compute is few steps of a large one."""
-    rows = asked(measured(lambda k, c, step, seed: 0.5 + 0.01 * k + 0.1 * np.log10(step)))
-    assert {row["ours"] for row in rows.values()} == {1.0}
-    assert {row["verdict"] for row in rows.values()} == {"undecided"}  # six in order are not enough
-    many = asked(measured(lambda k, c, step, seed: 0.5 + 0.01 * k + 0.1 * np.log10(step), size.UNETS))
-    assert many["compute"]["verdict"] == many["parameters"]["verdict"] == many["equal steps"]["verdict"] == "reproduced"
-    assert many["equal steps"]["n"] == len(size.UNETS)
-    # from the fifth size on the first evaluation is dearer than all of the cheapest run
-    assert many["equal compute"]["n"] == 4
+    rows = asked(measured(rising))
+    assert rows["parameters"]["ours"] == rows["compute"]["ours"] == 1 and rows["legend"]["n"] < 6
+    many = asked(measured(rising, size.UNETS))
+    assert many["compute"]["verdict"] == many["parameters"]["verdict"] == "reproduced"
+    assert (many["parameters"]["n"], many["legend"]["n"]) == (len(size.UNETS), len(size.LEGEND))
+    assert many["parameters"]["why"] == f"backbones with two seeds or more: 0 of {len(size.UNETS)}"
+    assert (
+        many["equal compute"]["ours"] > 0.7 and many["equal compute"]["why"] == "rho of the budgets 0.90 to 0.90"
+    )  # four in order
 
 
-def test_equal_compute_reads_the_curves_between_their_points():
-    table = size.at_equal_compute(size.evaluations(measured(lambda k, c, step, seed: np.log(step)), "flip_accuracy"),
-                                  "flip_accuracy")  # fmt: skip
-    np.testing.assert_allclose(table.sort_values("N")["flip_accuracy"], np.log(800 / 2.0 ** np.arange(4)))
+def test_equal_compute_reads_the_curves_between_their_points_at_budgets_that_training_sets():
+    found = size.evaluations(measured(lambda k, c, step, seed: np.log(step)), "flip_accuracy")
+    budgets = size.budgets(found)
+    np.testing.assert_allclose(budgets, 8e11 * 2.0 ** np.arange(6))  # 800 steps of the smallest to those of the largest
+    table = size.at_compute(found, "flip_accuracy", budgets[1]).sort_values("N")
+    # the smallest was trained for less, the sixth first scored at twice as much
+    np.testing.assert_allclose(table["flip_accuracy"], np.log(800 / 2.0 ** np.arange(4)))
+    # a run that is not wholly scored yet moves no budget, and is left out where it is not
+    early = found[(found["backbone"] != NAMES[0]) | (found["step"] == 100)]
+    assert size.budgets(early) == budgets
+    assert NAMES[0] not in size.at_compute(early, "flip_accuracy", budgets[0]).index
 
 
 def test_seeds_are_averaged_and_their_noise_decides_nothing():
@@ -58,7 +70,7 @@ def test_seeds_are_averaged_and_their_noise_decides_nothing():
 
     rows = asked(measured(noisy, size.UNETS, seeds=2))
     assert rows["parameters"]["ours"] == -1 and rows["parameters"]["verdict"] == "undecided"
-    assert rows["parameters"]["why"] == "noise of the seeds alone may leave a rho of 0.00"
+    assert rows["parameters"]["why"] == "noise of the scores leaves about 0.00 of a rho"
     quiet = asked(measured(lambda k, c, step, seed: 0.5 - 0.001 * k, size.UNETS, seeds=2, error=1e-5))
     assert quiet["parameters"]["verdict"] == "contradicted"
     table = size.at_the_end(size.evaluations(measured(noisy, seeds=2), "flip_accuracy"), "flip_accuracy")
@@ -83,4 +95,4 @@ def test_before_anything_is_scored_nothing_is_decided():
     for score in ("tifa", "flip_accuracy"):
         found = size.evaluations(nothing, score)
         rows = size.correlations(found, found, score) + size.scaling(found, found, score)
-        assert {row["verdict"] for row in rows} == {"undecided"} and all(row["ours"] is None for row in rows)
+        assert {row["verdict"] for row in rows} == {"undecided"} and {row["why"] for row in rows} == {"not measured"}

@@ -54,13 +54,15 @@ def test_an_interval_about_the_end_itself_has_no_n():
 
 def test_a_rank_correlation_contradicts_only_below_what_noise_leaves_of_it():
     row = verdict("S21", "ranks alike", "tiny", "> 0.7", 0.2, -0.3, 0.62, 15, (verdicts.STRONG, 1))
-    assert row["verdict"] == in_noise(row, 0.9, "seeds")["verdict"] == "contradicted"  # 0.9 · 0.7 = 0.63
+    assert row["verdict"] == in_noise(row, 0.9, "scores")["verdict"] == "contradicted"  # 0.9 · 0.7 = 0.63
     for left in (0.85, 0.5):
-        found = in_noise(row, left, "seeds")
+        found = in_noise(row, left, "scores")
         assert found["verdict"] == "undecided"
-        assert found["why"] == f"noise of the seeds alone may leave a rho of {left:.2f}"
+        assert found["why"] == f"noise of the scores leaves about {left:.2f} of a rho"
     above = verdict("S21", "ranks alike", "tiny", "> 0.7", 0.9, 0.8, 0.95, 15, (verdicts.STRONG, 1))
-    assert in_noise(above, 0.0, "seeds") == above  # noise makes no correlation
+    assert in_noise(above, 0.0, "scores") == above  # noise makes no correlation
+    low = verdict("S21", "ranks alike", "tiny", "> 0.7", 0.5, 0.1, 0.8, 15, (verdicts.STRONG, 1), needs=40)
+    assert in_noise(low, 0.9, "scores") == low | {"needs": None}  # 40 were enough to contradict without noise
 
 
 def test_a_rank_correlation_says_how_many_runs_would_do():
