@@ -35,8 +35,8 @@ def drawn(study) -> Results:
 
 @functools.cache
 def scores() -> pd.DataFrame:
-    """What was found of the images of the figures' committed runs."""
-    return metrics.joined(read_scores(studies.RESULTS), drawn(studies.ALL))
+    """What was found of the images of the figures' committed runs on `scenes`."""
+    return metrics.joined(read_scores(studies.RESULTS), drawn(studies.ALL).select(world="scenes"))
 
 
 @functools.cache

@@ -5,6 +5,8 @@ import pandas as pd
 import pytest
 
 from papers_repro.scalability import metrics, studies
+from papers_repro.scalability.measured import committed
+from papers_repro.scalability.measured import scores as told_scores
 from t2ikit.results import Results, combine, fullest_curves, largest_set, read_committed, read_scores, scored
 
 BACKBONES = [f"b{k}" for k in range(6)]
@@ -174,3 +176,8 @@ def test_runs_are_paired_prompt_by_prompt():
     inside = rows[["low", "high"]].abs().max(axis=1) < rows["margin"]
     assert (rows.loc[rows["alike"].astype(bool), "value"].abs() < 0.02).all() and rows.loc[inside, "alike"].all()
     assert metrics.paired(studies.RESULTS / "nowhere", combine([])).empty
+
+
+def test_ranks_of_backbones_are_of_one_world():
+    """Runs on two worlds are committed: averaged, they would order no backbones."""
+    assert set(committed().runs["world"]) > {"scenes"} == set(told_scores()["world"])
