@@ -34,6 +34,7 @@ CLAIMS = {
 }
 VALUES: dict[str, Callable[[], str]] = {
     "fig03": lambda: scalability.results_table(studies.FIG03),
+    "fig06": lambda: scalability.results_table(studies.FIG06, "scenes"),
     "rates": scalability.rate_table,
     "rates at length": scalability.rates_at_length,
     "collapsed": scalability.collapsed,

@@ -96,7 +96,8 @@ def measured(curves: pd.DataFrame, score: str) -> bool:
 
 
 def by_world(curves: pd.DataFrame, score: str, order: Sequence[str] | None = None, title: str = "") -> alt.VConcatChart:
-    """A row of two charts a world, against steps and against compute; worlds without that score are left out."""
+    """A row of two charts a world, against steps and against compute, the world of most runs first; worlds without that
+    score are left out."""
     import altair as alt
 
     choose("score", score, SCORES)
@@ -105,7 +106,8 @@ def by_world(curves: pd.DataFrame, score: str, order: Sequence[str] | None = Non
             f"No run has {score} yet: train this figure's runs, or draw another score of {', '.join(SCORES)}."
         )
     rows = []
-    for world, frame in curves.dropna(subset=[score]).groupby("world"):
+    worlds = curves.dropna(subset=[score]).groupby("world")
+    for world, frame in sorted(worlds, key=lambda pair: -pair[1]["run"].nunique()):
         name = f"{title}, {world}" if title else world
         rows.append(
             alt.hconcat(
@@ -120,7 +122,7 @@ def stacked(*charts: alt.Chart) -> alt.VConcatChart:
     """Charts one below the other, each with a legend of its own."""
     import altair as alt
 
-    return alt.vconcat(*charts).resolve_scale(color="independent")
+    return alt.vconcat(*charts).resolve_scale(color="independent", strokeDash="independent")
 
 
 def banded(frame: pd.DataFrame, y: str) -> pd.DataFrame:

@@ -96,7 +96,11 @@ def test_each_world_has_a_row_of_its_own():
     both = pd.concat([rows(), rows(world="pictograms", loss_space="b")])
     spec = figures.by_world(both, "caption_gap").to_dict()
     assert len(spec["vconcat"]) == 2
-    assert spec["resolve"]["scale"]["color"] == "independent"  # shared, one legend would stand for all
+    # shared, one legend would stand for all, and a shared dash adds a grey entry of the other world's n
+    assert spec["resolve"]["scale"] == {"color": "independent", "strokeDash": "independent"}
+    more = pd.concat([both, rows(world="scenes", run="another", seed=1)])
+    first = figures.by_world(more, "caption_gap").to_dict()["vconcat"][0]["hconcat"][0]["title"]
+    assert first.startswith("scenes")
 
 
 @pytest.mark.parametrize(

@@ -108,9 +108,10 @@ def guidance_table() -> str:
     return "\n".join(lines) + "\n" if lines else "\nNot swept yet.\n"
 
 
-def results_table(study) -> str:
-    """The last evaluation of each of the study's committed rows, with the hours of one core it took."""
-    rows = drawn(study)
+def results_table(study, *worlds: str) -> str:
+    """The last evaluation of each of the study's committed rows (on `worlds`; none: all), with the hours of one core it
+    took."""
+    rows = drawn(study).select(world=worlds) if worlds else drawn(study)
     if not len(rows.runs):
         return "\nNo run of it has been committed yet.\n"
     table = figures.final_table(rows.curves)
