@@ -70,6 +70,8 @@ VALUES: dict[str, Callable[[], str]] = {
     "S21": lambda: summary(scalability.of_size()),
     "S21 S23": lambda: verdict_table(scalability.of_size(), ".2f"),
     "S22": lambda: verdict_table(scalability.of_scale()),
+    "still rising": scalability.still_rising,
+    "S22 without the smallest": scalability.without_the_smallest,
     "S24": lambda: summary(scalability.ranked_alike()),
     "paired": scalability.paired_table,
     "S24 S32": lambda: verdict_table(scalability.ranked_alike(), ".2f"),

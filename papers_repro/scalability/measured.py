@@ -12,7 +12,7 @@ import pandas as pd
 from papers_repro.measured import audited, together
 from papers_repro.scalability import metrics, size, studies, verdicts
 from papers_repro.verdicts import table as verdicts_of
-from t2ikit import figures
+from t2ikit import figures, laws
 from t2ikit.laws.intervals import spearman
 from t2ikit.models import zoo
 from t2ikit.results import Results, fullest_curves, read_committed, read_scores, scored
@@ -241,6 +241,22 @@ def of_size() -> pd.DataFrame:
 def of_scale() -> pd.DataFrame:
     """S22: our own scaling functions beside the printed ones."""
     return verdicts_of([row for score in ("tifa", verdicts.SCORE) for row in size.scaling(*sized(score), score)])
+
+
+def still_rising() -> str:
+    """By how much the least TIFA of the UNets' runs rose over the second half of their steps, and the most."""
+    curves = sized("tifa")[0]
+    halves = PRESETS["tiny"]["steps"] // 2, PRESETS["tiny"]["steps"]
+    gained = curves[curves["step"].isin(halves)].pivot(index="run", columns="step", values="tifa").dropna()
+    gained = gained[halves[1]] - gained[halves[0]]
+    return f"{gained.min():.3f} to {gained.max():.3f} ({len(gained)} runs)"
+
+
+def without_the_smallest() -> str:
+    """The exponent of TIFA in N with the smallest UNet left out."""
+    table = size.at_the_end(sized("tifa")[0], "tifa").sort_values("N").iloc[1:]
+    fit = laws.fit_power(table["N"].to_numpy(), table["tifa"].to_numpy())
+    return f"{fit.exponent:.3f} ({fit.low:.3f} to {fit.high:.3f})"
 
 
 def every_claim() -> pd.DataFrame:
