@@ -1,7 +1,8 @@
 """Run the cells of one notebook in a kernel of this very Python, and know how it ended.
 
 papermill marks every cell completed when the kernel was killed, and picks whichever `python3` kernelspec it meets
-first; the client here keeps its cell loop and mends both. Imports papermill: import it late.
+first; its client can wait for ever for a cell with widgets. The client here keeps its cell loop and mends all three.
+Imports papermill: import it late.
 """
 
 from __future__ import annotations
@@ -17,13 +18,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import nbformat
+import zmq
 from ipykernel.kernelspec import get_kernel_dict
+from jupyter_client.asynchronous import AsyncKernelClient
+from jupyter_client.channels import AsyncZMQSocketChannel
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NotebookExecutionManager
 from papermill.parameterize import parameterize_notebook
+from traitlets import Type
 
 from t2ikit.processes import catching, killed
 
@@ -115,6 +120,19 @@ class _ThisPython(KernelSpecManager):
         return KernelSpec(**get_kernel_dict())
 
 
+class Channel(AsyncZMQSocketChannel):
+    """A channel whose replies are seen though it sends while somebody waits at it, as nbclient does for every output of
+    a widget: sending takes ZeroMQ's only wake-up for what has come meanwhile (jupyter/nbclient issue 312)."""
+
+    def send(self, msg: dict) -> None:
+        super().send(msg)
+        self.socket.get(zmq.EVENTS)  # pyzmq looks again
+
+
+class _Connection(AsyncKernelClient):
+    shell_channel_class = Type(Channel)
+
+
 class _Client(PapermillNotebookClient):
     process = None  # subprocess.Popen of the kernel
     sockets = ""  # a short folder: the path of a Unix socket has at most 107 bytes
@@ -122,7 +140,9 @@ class _Client(PapermillNotebookClient):
     def create_kernel_manager(self) -> AsyncKernelManager:
         # Unix sockets where there are any: no port to race for, nothing for the other users of a node to connect to
         private = {"transport": "ipc", "ip": f"{self.sockets}/kernel"} if os.name == "posix" else {}
-        return AsyncKernelManager(kernel_name="python3", kernel_spec_manager=_ThisPython(), **private)
+        return AsyncKernelManager(
+            kernel_name="python3", kernel_spec_manager=_ThisPython(), client_factory=_Connection, **private
+        )
 
     def papermill_execute_cells(self) -> None:
         for index, cell in enumerate(self.nb.cells):
