@@ -26,6 +26,7 @@ CLICK_ERROR: type = typer.BadParameter.__mro__[2]  # ClickException, of click or
 
 def main(typed: typer.Typer = app) -> None:
     """Run the CLI: exit 0, 2 for a user error, 75 if another process trains the run, 143 after SIGTERM."""
+    sys.__stdout__.reconfigure(errors="backslashreplace")  # "∝" into a file on Windows, as stderr has it already
     try:
         code = typed(standalone_mode=False)
     except Busy as error:

@@ -79,6 +79,14 @@ def test_help_and_no_arguments_are_no_errors():
         assert said.returncode == 0 or not arguments
 
 
+def test_a_terminal_without_a_sign_is_shown_its_code():
+    said = subprocess.run(
+        [sys.executable, "-m", "t2ikit.cli", "claims", "D2"],
+        capture_output=True, text=True, check=True, env=os.environ | {"PYTHONIOENCODING": "ascii"},
+    )  # fmt: skip
+    assert r"N_opt \u221d C" in said.stdout
+
+
 def test_models_prints_one_document(call):
     code, out, err = call("models", "--json")
     rows = json.loads(out)
