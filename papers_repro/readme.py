@@ -61,6 +61,7 @@ VALUES: dict[str, Callable[[], str]] = {
     "S4": lambda: summary(scalability.fig03("tifa")),
     "S4 by TIFA": lambda: verdict_table(scalability.fig03("tifa")),
     "S4 by flips": lambda: verdict_table(scalability.fig03()),
+    "S4 by world": lambda: verdict_table(scalability.on_both_worlds()),
     "S7": lambda: summary(scalability.by_scores(FIG04)),
     "S7 scores": lambda: so_far(scalability.by_scores(FIG04)),
     "S9": lambda: summary(scalability.by_scores(of_figures.FIG13)),
