@@ -1,9 +1,10 @@
 """Claims S4–S13 (paper S) against our own runs, by the rule of papers_repro/verdicts.py: who is ahead, who is there
 sooner, what a parameter buys.
 
-Backbones are compared seed by seed and intervals are over seeds. With one seed the interval is over validation images
-(of TIFA: over prompts) alone, as if each backbone had images of its own (they are the same, so it is wider than need
-be), is shown, and decides nothing.
+Backbones are compared seed by seed and intervals are over seeds; of who is ahead they reach two standard errors by the
+spread of each backbone's seeds at least, since two pairs may differ alike by chance. With one seed the interval is over
+validation images (of TIFA: over prompts) alone, as if each backbone had images of its own (they are the same, so it is
+wider than need be), is shown, and decides nothing.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from t2ikit.results import Results
 
 SCORE = "flip_accuracy"
 MATCH = 0.02  # what "matches within noise" and "gains little" allow either way, of a score between 0 and 1
+SEEDS = 2  # standard errors by the seeds' spread inside which nothing is decided
 NAMES = {"step": "steps", "flops_paper": "compute"}
 
 
@@ -48,12 +50,15 @@ class Ahead:
         ends = [min(a[x].max(), b[x].max()) for a, b in both]
         if any(end < c.loc[c["step"] > 0, x].min() for pair, end in zip(both, ends, strict=True) for c in pair):
             return verdict(*head, why=f"one of the two was not scored at equal {NAMES[x]}")
-        gained = np.array([at(a, x, e, score) - at(b, x, e, score) for (a, b), e in zip(both, ends, strict=True)])
+        scores = np.array([[at(c, x, e, score) for c in pair] for pair, e in zip(both, ends, strict=True)])
+        gained = scores[:, 0] - scores[:, 1]
         if len(both) > 1:
-            mean, ends = gained.mean(), mean_interval(gained)
+            n, mean, t = len(both), gained.mean(), t_quantile(LEVEL, len(both) - 1)
+            paired, apart = gained.std(ddof=1) / n**0.5, np.hypot(*scores.std(axis=0, ddof=1)) / n**0.5
+            half, widest = max(t * paired, SEEDS * apart), t * max(paired, apart)
             end = self.margin if mean > 0 else -self.margin
-            needs = needed(mean, *ends, len(both), end)
-            return verdict(*head, mean, *ends, len(both), where, needs=needs)
+            needs = needed(mean, mean - widest, mean + widest, n, end)
+            return verdict(*head, mean, mean - half, mean + half, n, where, needs=needs)
         half = t_quantile(LEVEL, 1e6) * np.hypot(*(at(c, x, ends[0], f"{score}_se") for c in both[0]))
         row = verdict(*head, gained[0], gained[0] - half, gained[0] + half, 1)
         return row | {"verdict": "undecided", "why": "one seed: the interval is over images alone"}

@@ -29,13 +29,23 @@ def of(curves):
 
 
 def test_three_seeds_decide_and_the_difference_is_taken_seed_by_seed():
-    small = [[0.6, 0.65, 0.70], [0.6, 0.65, 0.75], [0.6, 0.65, 0.80]]
-    big = [[0.6, 0.65, s[2] + gain] for s, gain in zip(small, (0.04, 0.05, 0.06), strict=True)]
+    small = [[0.6, 0.65, 0.70], [0.6, 0.65, 0.71], [0.6, 0.65, 0.72]]
+    big = [[0.6, 0.65, s[2] + gain] for s, gain in zip(small, (0.06, 0.05, 0.04), strict=True)]
     row = Ahead("S4", "big", "small")(curves(small=small, big=big))
     assert row["verdict"] == "reproduced" and row["n"] == 3
     assert row["ours"] == pytest.approx(0.05)
     assert row["high"] - row["ours"] == pytest.approx(4.3027 * 0.01 / 3**0.5, rel=1e-4)  # t of two degrees of freedom
     assert Ahead("S4", "small", "big")(curves(small=small, big=big))["verdict"] == "contradicted"
+
+
+def test_inside_two_standard_errors_of_the_seeds_nothing_is_decided_however_alike_the_pairs_are():
+    small = [[0.6, 0.65, 0.70], [0.6, 0.65, 0.75]]
+    big = [[0.6, 0.65, s[2] + 0.01] for s in small]
+    row = Ahead("S9", "big", "small", margin=0.02)(curves(small=small, big=big))
+    assert row["verdict"] == "undecided" and row["ours"] == pytest.approx(0.01)
+    assert row["high"] - row["ours"] == pytest.approx(
+        2 * 0.05 / 2**0.5
+    )  # 0.05: of a difference, by the spread of seeds
 
 
 def test_one_seed_shows_an_interval_and_decides_nothing():
