@@ -102,6 +102,7 @@ VALUES: dict[str, Callable[[], str]] = {
     "D10 D11 D17": lambda: so_far(pd.concat([dit.learning_rates(), dit.captions(), dit.shapes()])),
     "floor": lambda: summary(dit.known_floor()),
     "floor values": dit.floor_values,
+    "above floor": dit.above_floor,
     "known floor": lambda: so_far(dit.known_floor()),
     "D11 crossing": dit.crossing,
     "D15 tokens": dit.printed_tokens,

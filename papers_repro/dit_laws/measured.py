@@ -146,6 +146,13 @@ def known_floor() -> pd.DataFrame:
     return verdicts_of(claims.known(profiled(studies.ENUMERATED.name, "enumerated"), floor.told(floor.read())))
 
 
+def above_floor() -> str:
+    """The lowest loss of the enumerated study, beside the floor."""
+    best = profiled(studies.ENUMERATED.name, "enumerated").table.sort_values("val_loss_averaged").iloc[0]
+    lowest, known = best["val_loss_averaged"], floor.told(floor.read())
+    return f"{lowest:.3f} (`{best['backbone']}`, {best['C']:.0e} FLOPs), {lowest / known:.1f} times the floor"
+
+
 def exponents_table() -> str:
     """The laws of the in-context study under each way of counting, and under the other losses by the first of them."""
     tables = [profiles.laws([incontext(y)]).assign(loss=title) for y, title in profiles.LOSSES.items()]

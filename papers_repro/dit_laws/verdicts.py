@@ -237,8 +237,8 @@ def _beside(sweep: pd.DataFrame, sizes: Sequence[str]) -> pd.DataFrame:
 
 
 def covered(p: Profile, floor: float | None) -> list[Verdict]:
-    """Whether the intervals of the fitted irreducible loss E cover the known one, by both ways of fitting; one that is
-    wider than twice the floor covers too much to decide."""
+    """Whether the intervals of the fitted irreducible loss E cover the known one, by both ways of fitting; one that
+    reaches 0, or is wider than twice the floor, covers too much to decide."""
     claim = "{}: the fitted irreducible loss E covers the known floor ({})"
     if floor is None or p.fit is None or p.fit.surface is None:
         reason = next((f["finding"] for f in p.fit.audit if f["check"] == "surface"), "") if p.fit else p.why
@@ -249,10 +249,14 @@ def covered(p: Profile, floor: float | None) -> list[Verdict]:
         low, high = fit.intervals["E"]
         row = verdict("floor", claim.format(p.label, name), p.tier, floor, fit.E, low, high, p.fit.surface.n)
         inside = low <= floor and (high is None or floor <= high)
-        wide = inside and (high is None or high - low > 2 * floor)
-        row["verdict"] = "undecided" if wide else "reproduced" if inside else "contradicted"
-        why = "the interval has no upper end" if high is None else "the interval is wider than twice the floor"
-        rows.append(row | {"why": why if wide else ""})
+        too_much = {
+            "the interval has no upper end": high is None,
+            "the interval is wider than twice the floor": high is not None and high - low > 2 * floor,
+            "the interval reaches 0, which is no floor": low <= 0,
+        }
+        why = "; ".join(reason for reason, holds in too_much.items() if holds and inside)
+        row["verdict"] = "undecided" if why else "reproduced" if inside else "contradicted"
+        rows.append(row | {"why": why})
     return rows
 
 

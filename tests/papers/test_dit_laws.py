@@ -249,6 +249,12 @@ def test_the_far_run_is_foretold_once_and_before_it_is_trained(home, tmp_path, m
 def test_a_known_floor_is_covered_or_not():
     for floor, expected in ((E, "reproduced"), (3 * E, "contradicted")):
         assert expected in [r["verdict"] for r in verdicts.covered(OURS, floor)]
+    no_floor = {
+        name: replace(getattr(OURS.fit.surface, name), intervals={"E": (0.0, 1.9 * E)}) for name in ("huber", "vpnls")
+    }
+    at_the_edge = replace(OURS, fit=replace(OURS.fit, surface=replace(OURS.fit.surface, **no_floor)))
+    for row in verdicts.covered(at_the_edge, E):
+        assert (row["verdict"], row["why"]) == ("undecided", "the interval reaches 0, which is no floor")
     assert set(profiles.surfaces([OURS])["fit"]) == {"huber", "vpnls"}
 
 
