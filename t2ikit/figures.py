@@ -127,7 +127,9 @@ def stacked(*charts: alt.Chart) -> alt.VConcatChart:
 
 def banded(frame: pd.DataFrame, y: str) -> pd.DataFrame:
     """Mean and spread of `y` over seeds at each step of each backbone and source: columns mean, spread, low, high,
-    seeds. Steps that only some of the seeds have are left out: their mean is of other runs than its neighbours'."""
+    seeds. Steps that only some of the seeds have are left out: their mean is of other runs than its neighbours'.
+    UserError where a seed has several rows: their spread is not that of seeds."""
+    one_row_a_seed(frame)
     error = f"{y}_se"
     groups = frame.groupby(["source", "backbone", "step"], as_index=False)
     table = groups.agg(
@@ -139,10 +141,25 @@ def banded(frame: pd.DataFrame, y: str) -> pd.DataFrame:
     return table.assign(low=table["mean"] - table["spread"], high=table["mean"] + table["spread"])
 
 
+def one_row_a_seed(curves: pd.DataFrame) -> None:
+    """Refuse several runs of one seed (other rates, other worlds), and one run that is there twice."""
+    of = ["source", "backbone", "step", "seed"]
+    if len(twice := curves[curves.duplicated(of)]):
+        source, backbone, step, seed = twice.iloc[0][of]
+        raise UserError(
+            f"Seed {seed} of {backbone} has several {source} rows at step {step}: select one world, rate and setting "
+            "first, or drop runs that are there twice (t2ikit.results.distinct)."
+        )
+
+
 def final_table(curves: pd.DataFrame) -> pd.DataFrame:
-    """The last evaluation of each backbone and source: score ± spread, images, compute, seeds; `SCORE n` where only so
-    many of the seeds have the score."""
+    """The last evaluation of each world, backbone and source: score ± spread, images, compute, seeds that got there;
+    `SCORE n` where only so many of them have the score. UserError where a seed has several rows, and where the losses
+    of a world are in different spaces."""
     rows = []
+    for _, frame in curves.groupby("world"):
+        one_row_a_seed(frame)
+        one_loss_space(frame)
     for (world, source, backbone), frame in curves.groupby(["world", "source", "backbone"], sort=False):
         last = frame[frame["step"] == frame["step"].max()]
         values = {

@@ -110,6 +110,9 @@ def test_the_rank_correlation_with_tifa_is_that_of_the_rows():
     (sentence,) = harness.correlations(rows)
     assert sentence.startswith("Rank correlation of caption_gap with tifa over 4 runs: 0.800 (p = ")
     assert harness.correlations(rows[:4]) == []
+    along = [row | {"run": "one", "step": k} for k, row in enumerate(rows)]  # checkpoints of one run are one run
+    along = [row | {"step": row["step"] // 2} for row in along]
+    assert harness.correlations(along) == []
 
 
 def test_scores_survive_an_interruption_and_equal_images_are_scored_once(tmp_path):

@@ -98,7 +98,7 @@ def test_each_world_has_a_row_of_its_own():
     assert len(spec["vconcat"]) == 2
     # shared, one legend would stand for all, and a shared dash adds a grey entry of the other world's n
     assert spec["resolve"]["scale"] == {"color": "independent", "strokeDash": "independent"}
-    more = pd.concat([both, rows(world="scenes", run="another", seed=1)])
+    more = pd.concat([both, rows(world="scenes", run="another", backbone="ifxl-c512").query("seed == 1")])
     first = figures.by_world(more, "caption_gap").to_dict()["vconcat"][0]["hconcat"][0]["title"]
     assert first.startswith("scenes")
 
@@ -131,3 +131,16 @@ def test_scores_of_a_scatter_have_their_errors_and_a_linear_axis():
     assert points["encoding"]["y"]["scale"] == {"zero": False} and bars["encoding"]["y2"] == {"field": "high"}
     (plain,) = figures.scatter(frame, "N", "tifa", "family", "Parameters", "TIFA").to_dict()["layer"]
     assert plain["encoding"]["y"]["scale"] == {"type": "log"}
+
+
+def test_what_is_no_seed_is_not_counted_as_one():
+    for other in (rows(), rows(run="of another rate"), rows(world="pictograms")):
+        both = pd.concat([rows(), other])
+        with pytest.raises(UserError, match="Seed 0 of sd2-c320 has several committed rows"):
+            figures.banded(both, "val_loss")
+    with pytest.raises(UserError, match="several committed rows at step 0"):
+        figures.final_table(pd.concat([rows(), rows()]))
+    spaces = pd.concat([rows(), rows(backbone="sd2-c512", run="b", loss_space="b").query("seed == 0").iloc[:3]])
+    with pytest.raises(UserError, match="different spaces"):
+        figures.final_table(spaces)
+    assert len(figures.final_table(pd.concat([rows(), rows(world="pictograms")]))) == 4

@@ -19,7 +19,7 @@ from t2ikit.evaluation.scores import Scores
 from t2ikit.evaluation.sets import ImageSet, Sampling, image_set, prompts_of, reference_images
 from t2ikit.hardware import usable
 from t2ikit.laws.intervals import spearman
-from t2ikit.metrics.statistics import differences, equivalent, paired, prompts_needed
+from t2ikit.metrics.statistics import deviation, differences, equivalent, paired, prompts_needed
 from t2ikit.runs import home
 from t2ikit.standins import contrastive, vqa
 
@@ -151,7 +151,7 @@ def compare(first: Scored, second: Scored, margin: float | None) -> list[dict[st
     made = Scored(second.images)
     for metric in [m for m in second.by_prompt if m in first.by_prompt]:
         a, b = first.by_prompt[metric], second.by_prompt[metric]
-        spread = float(differences(a, b).std(ddof=1)) if len(a) > 1 else None
+        spread = deviation(differences(a, b)) if len(a) > 1 else None
         found = paired(a, b) | {"spread": spread}
         if margin is not None:
             test = equivalent(a, b, margin)
@@ -184,13 +184,15 @@ def flagged(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def correlations(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """A sentence for each number of alignment: its rank correlation with TIFA over the sets that have both, with four
-    or more of them."""
+    """A sentence for each number of alignment: its rank correlation with TIFA over the runs that have both, each at the
+    last step that has, with four or more of them: whatever rises in training correlates within a run."""
     values = {(r["run"], r["step"], r["metric"]): r["value"] for r in rows if r["versus"] is None}
     out = []
     for metric in ("caption_gap", "information", "flip_accuracy"):
-        pairs = [(values[run, step, "tifa"], value) for (run, step, name), value in values.items()
-                 if name == metric and (run, step, "tifa") in values]  # fmt: skip
+        both = sorted((step or 0, run, step) for run, step, name in values
+                      if name == metric and (run, step, "tifa") in values)  # fmt: skip
+        last = {run: step for _, run, step in both}
+        pairs = [(values[run, step, "tifa"], values[run, step, metric]) for run, step in last.items()]
         if len(pairs) > 3:
             try:
                 found = spearman(*np.array(pairs).T)

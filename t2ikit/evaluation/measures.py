@@ -35,7 +35,7 @@ from t2ikit.metrics.likelihood import (
 )
 from t2ikit.metrics.preference import HPSv2, ImageReward
 from t2ikit.metrics.scenes_checker import Checker
-from t2ikit.metrics.statistics import interval
+from t2ikit.metrics.statistics import deviation, interval
 from t2ikit.metrics.tifa import TIFA, TINY, Sentences
 from t2ikit.metrics.vqa import VQA, TransformersVQA
 from t2ikit.objectives import DDPM, RectifiedFlow
@@ -81,7 +81,7 @@ class Scored:
         differences between two such runs if the scores of one told nothing of the other's."""
         self.by_prompt[metric] = dict(zip(self.images.prompts, map(float, scores), strict=True))
         self.how[metric] = provenance
-        spread = float(np.sqrt(2) * np.std(scores, ddof=1)) if len(scores) > 1 else None
+        spread = float(np.sqrt(2)) * deviation(scores) if len(scores) > 1 else None
         self.add(metric, interval(scores) | {"spread": spread} | more, provenance)
 
 

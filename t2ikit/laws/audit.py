@@ -16,6 +16,7 @@ from t2ikit.laws.result import finding
 
 METRIC_RANGE = {"TIFA": (0.0, 1.0), "CLIP": (-1.0, 1.0), "FID": (0.0, math.inf), "loss": (0.0, math.inf),
                 "N_opt": (0.0, math.inf), "D_opt": (0.0, math.inf)}  # fmt: skip
+NEEDED = ("quantity", "predictor", "predictor_unit", "exponent", "low", "high")  # columns of laws.csv
 LOWER_IS_BETTER = ("FID", "loss")
 PREFIXES = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 SPOKEN = {"": "single units", "K": "thousands", "M": "millions", "G": "billions", "T": "trillions"}
@@ -76,9 +77,13 @@ def read_laws(path: str | Path) -> list[PrintedLaw]:
         raise UserError(f"{path} does not exist: give the laws.csv of a paper's published/ folder.")
     with path.open(encoding="utf-8", newline="") as lines:
         rows = [{name: value or None for name, value in row.items()} for row in csv.DictReader(lines)]
+    for number, row in enumerate(rows, 2):
+        if lacking := [name for name in NEEDED if row.get(name) is None]:
+            needed = ", ".join(NEEDED)
+            raise UserError(f"{path}, line {number}: {lacking[0]} is empty or no column; a law needs {needed}.")
     return [
-        PrintedLaw(row["quantity"], row["predictor"], row["predictor_unit"], row["coefficient"] or "", row["exponent"],
-                   *(None if row.get(name) is None else float(row[name])
+        PrintedLaw(row["quantity"], row["predictor"], row["predictor_unit"], row.get("coefficient") or "",
+                   row["exponent"], *(None if row.get(name) is None else float(row[name])
                      for name in ("low", "high", "plot_low", "plot_high", "points")))
         for row in rows
     ]  # fmt: skip
@@ -124,7 +129,8 @@ def audit_law(law: PrintedLaw) -> list[dict]:
             f"{law.name}: counting multiply-accumulates as one operation instead of two moves {law.metric} by "
             f"{100 * abs(shift):.2g}% at equal training.", law=law.name, relative=shift))  # fmt: skip
     if law.points is not None and law.points < 5:
-        p = spearman(range(int(law.points)), range(int(law.points)))["p"]
+        order = range(int(law.points))
+        p = spearman(order, order)["p"] if len(order) > 2 else 1.0  # any two points are in order
         found.append(finding(
             "points", "warning",
             f"{law.name}: {law.points:.0f} points; a perfect rank correlation of so few has a two-sided p of {p:.2f}, "
@@ -206,10 +212,10 @@ def _crossing(one: PrintedLaw, other: PrintedLaw) -> dict:
     if one.b == other.b:
         return finding("crossing", "ok", f"{names} run parallel.", laws=pair)
     log_ratio, gap = math.log(one.a / other.a), other.b - one.b
-    at, blur = math.exp(log_ratio / gap), (last_digit(one.exponent) + last_digit(other.exponent)) / 2
+    at, blur = _exp(log_ratio / gap), (last_digit(one.exponent) + last_digit(other.exponent)) / 2
     ends = [0.0, math.inf]
     if abs(gap) > blur:
-        ends = sorted(math.exp(min(log_ratio / g, 700)) for g in (gap - blur, gap + blur))
+        ends = sorted(_exp(log_ratio / g) for g in (gap - blur, gap + blur))
     low, high = max(one.low, other.low), min(one.high, other.high)
     inside = low <= at <= high
     lower, higher = (one, other) if one.at(at / 10) < other.at(at / 10) else (other, one)
@@ -222,13 +228,21 @@ def _crossing(one: PrintedLaw, other: PrintedLaw) -> dict:
         laws=pair, at=at, low=ends[0], high=ends[1] if math.isfinite(ends[1]) else None, inside=inside)  # fmt: skip
 
 
+def _exp(x: float) -> float:
+    return math.exp(max(-700.0, min(x, 700.0)))
+
+
 def _six_nd(n_law: PrintedLaw, d_law: PrintedLaw) -> dict:
-    product, total = 6 * n_law.a * d_law.a, n_law.b + d_law.b
+    total, slope = n_law.b + d_law.b, (last_digit(n_law.exponent) + last_digit(d_law.exponent)) / 2
+    agree, words = abs(total - 1) <= slope, {True: "consistent within", False: "inconsistent beyond"}
+    if n_law.a is None or d_law.a is None:
+        return finding("C = 6ND", "ok" if agree else "fail", f"N_opt·D_opt ∝ C^{total:.4f}: {words[agree]} the printed "
+                       "digits of the exponents; a coefficient is missing.", exponents=total)  # fmt: skip
+    product = 6 * n_law.a * d_law.a
     slack = last_digit(n_law.coefficient) / 2 / n_law.a + last_digit(d_law.coefficient) / 2 / d_law.a
-    slope = (last_digit(n_law.exponent) + last_digit(d_law.exponent)) / 2
-    agree = abs(product - 1) <= slack and abs(total - 1) <= slope
+    agree = agree and abs(product - 1) <= slack
     return finding(
         "C = 6ND", "ok" if agree else "fail",
-        f"6·N_opt·D_opt = {product:.4f}·C^{total:.4f}: {'consistent within' if agree else 'inconsistent beyond'} the "
+        f"6·N_opt·D_opt = {product:.4f}·C^{total:.4f}: {words[agree]} the "
         f"printed digits (the coefficient {n_law.coefficient} alone leaves ± {100 * slack:.2g}%; {d_law.coefficient} "
         f"implies {1 / (6 * d_law.a):.6f}).", product=product, exponents=total)  # fmt: skip

@@ -92,13 +92,17 @@ def isoflop(fit) -> alt.LayerChart:
 
 
 def surface(fit) -> alt.LayerChart:
-    """Measured loss against C, with the law at its own optimum N_opt(C) and its 95% band."""
+    """Measured loss against C, with the law at its own optimum N_opt(C) and its 95% band; the points alone where there
+    is no optimum."""
     alt, x, y = _start("C (FLOPs)", "loss")
     c, law = 6 * fit.N * fit.D, fit.huber
     marks = _data(alt, x=c, y=fit.loss, N=fit.N, D=fit.D).mark_point(filled=True).encode(
         x=x, y=y, color=alt.Color("N:Q", title="N (parameters)", scale=alt.Scale(type="log", scheme="viridis"),
                                   legend=alt.Legend(format="~e")),
         tooltip=["N:Q", "D:Q", "y:Q"])  # fmt: skip
+    if not law.has_optimum:
+        subtitle = f"no optimum: the fitted loss does not fall with both N and D, {fit.n} points"
+        return alt.layer(marks).properties(title=alt.TitleParams("Loss surface", subtitle=subtitle))
     grid = np.geomspace(c.min(), c.max() * 10, 60)
     n, d = law.n_opt(grid), law.d_opt(grid)
     ends = (law.prediction_interval(*at, new_run=False) for at in zip(n, d, strict=True))

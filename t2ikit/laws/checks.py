@@ -45,7 +45,7 @@ def of_surface(fit: SurfaceFit) -> list[dict]:
     if huber.E < 1e-6 * float(fit.loss.min()) or huber.intervals["E"][0] == 0.0:
         found.append(finding("floor", "warning", "E is not told from 0: no irreducible loss is shown by these points."))
     low, high = huber.intervals["a"]
-    if not low <= other.a <= high:
+    if huber.has_optimum and other.has_optimum and not low <= other.a <= high:
         found.append(finding(
             "noise model", "warning",
             f"Huber in logs gives N_opt ∝ C^{huber.a:.3f}, raw residuals C^{other.a:.3f}, outside the former's "

@@ -8,15 +8,16 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from t2ikit.errors import UserError
-from t2ikit.laws.intervals import spearman
+from t2ikit.laws.intervals import finite, spearman
 from t2ikit.laws.points import prepare
 from t2ikit.laws.power import LEAST_POINTS, PowerFit, fit_power
 from t2ikit.laws.result import Result, finding
 
 
 def pareto(cost: np.ndarray, score: np.ndarray, *, maximise: bool) -> np.ndarray:
-    """Indices, by rising cost, of the points that no cheaper or equal point matches in score."""
-    cost, score = np.asarray(cost, float), np.asarray(score, float)
+    """Indices, by rising cost, of the points that no cheaper or equal point matches in score; UserError for values
+    that are no numbers."""
+    cost, score = finite(cost, score)
     signed = -score if maximise else score
     order = np.lexsort([signed, cost])
     best = np.concatenate([[np.inf], np.minimum.accumulate(signed[order])[:-1]])

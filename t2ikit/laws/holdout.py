@@ -10,6 +10,7 @@ import numpy as np
 from t2ikit.errors import UserError
 from t2ikit.laws.intervals import LEVEL
 from t2ikit.laws.isoflop import group_budgets, mean_by_size
+from t2ikit.laws.points import prepare
 from t2ikit.laws.power import fit_power
 from t2ikit.laws.surface import SurfaceFit, fit_surface
 
@@ -28,8 +29,10 @@ def hold_out_largest(
     Returns error (mean |predicted/actual - 1|), the share of points the prediction interval covers, and for the best
     size of that budget the skill 1 - |error|/|baseline's error| over two baselines: the best loss of the budget before,
     and a power law without floor through the best loss of each of three or more earlier budgets. The best is by size,
-    its seeds averaged: the best seed of many is a lucky one. Only points smaller in C are used.
+    its seeds averaged: the best seed of many is a lucky one. Only points smaller in C are used. UserError for values
+    that are no positive numbers, held-out ones included.
     """
+    prepare({"N": N, "D": D, "loss": loss, "C": C})
     N, D, loss = (np.asarray(values, float).ravel() for values in (N, D, loss))
     c = 6 * N * D if C is None else np.asarray(C, float).ravel()
     labels = group_budgets(c)
@@ -58,7 +61,8 @@ def hold_out_largest(
 
 
 def leave_one_model_out(N: np.ndarray, D: np.ndarray, loss: np.ndarray) -> list[dict]:
-    """Fit the surface without each model in turn (the points of one N) and predict its points."""
+    """Fit the surface without each model in turn (the points of one N) and predict its points; UserError as above."""
+    prepare({"N": N, "D": D, "loss": loss})
     N, D, loss = (np.asarray(values, float).ravel() for values in (N, D, loss))
     results = []
     for model in np.unique(N):

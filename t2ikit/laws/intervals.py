@@ -114,12 +114,24 @@ def inside_probabilities(residual: np.ndarray, delta: float, parameters: int) ->
     return np.maximum(inside * (inside[kept].mean() / inside.mean()), 1e-12)
 
 
+def finite(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both as float64 [n]; UserError for lengths that differ and values that are no numbers."""
+    x, y = np.asarray(x, float).ravel(), np.asarray(y, float).ravel()
+    if len(x) != len(y):
+        raise UserError(f"The columns differ in length ({len(x)} and {len(y)}): give one value a point in each.")
+    if not (whole := np.isfinite(x) & np.isfinite(y)).all():
+        at = int(np.argmin(whole))
+        raise UserError(f"Point {at} is ({x[at]:g}, {y[at]:g}): mend or drop points that have no number.")
+    return x, y
+
+
 def spearman(x: np.ndarray, y: np.ndarray, *, exact_up_to: int = 12) -> dict:
     """Rank correlation with its two-sided p, exact up to that n (ties by midranks), Student's approximation above.
 
     Exact: the distribution of Σ rank_x·rank_y over all n! orders, summed by subsets. Three points with ρ = 1: p = 1/3.
+    UserError for fewer than three, for values that are no numbers, and where all of one are equal.
     """
-    x, y = np.asarray(x, float), np.asarray(y, float)
+    x, y = finite(x, y)
     n = len(x)
     if n < 3:
         raise UserError(f"A rank correlation of {n} points says nothing: give at least three.")

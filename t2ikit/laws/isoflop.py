@@ -221,7 +221,7 @@ def _budget(C, N, D, loss, trained, min_steps: int) -> Budget:
 def _beside(budget: Budget, fitted: SurfaceFit) -> Budget:
     """The surface's N_opt, and where a parabola through the surface's own losses at the budget's sizes puts it."""
     law = fitted.huber
-    if budget.coefficients is None or law.alpha <= 0 or law.beta <= 0:
+    if budget.coefficients is None or not law.has_optimum:
         return budget
     best = float(law.n_opt(6 * np.exp(np.log(budget.N * budget.D).mean())))
     c2, c1, _ = np.polyfit(np.log10(budget.N) - budget.centre, law.predict(budget.N, budget.D), 2)

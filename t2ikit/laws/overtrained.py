@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from t2ikit.laws.points import prepare
+from t2ikit.errors import UserError
+from t2ikit.laws.points import prepare, told_apart
 from t2ikit.laws.result import Result, shown
 
 
@@ -34,10 +35,15 @@ class OvertrainedFit(Result):
 
 def fit_overtrained(N: np.ndarray, D: np.ndarray, loss: np.ndarray) -> OvertrainedFit:
     """Least squares on raw losses by variable projection: α, β, E are linear once b is fixed; b by Brent's method after
-    a grid. N parameters, D tokens, [n] each; UserError for fewer than five points (four parameters)."""
+    a grid. N parameters, D tokens, [n] each; UserError for fewer than five points (four parameters),
+    and where N and D do not vary independently: α·N^b and β·(M·N)^b would share their part at will."""
     from scipy.optimize import minimize_scalar
 
     (N, D, loss), _, _ = prepare({"N": N, "D": D, "loss": loss}, "the over-training form", 5)
+    for name, values in (("N", N), ("D", D)):
+        if np.ptp(np.log(values)) < 1e-6:
+            raise UserError(f"{name} takes one value: its term cannot be told from E; add runs of another {name}.")
+    told_apart(N, D, "the terms of N and D")
 
     def project(b: float) -> tuple[float, np.ndarray]:
         design = np.stack([(N / N[0]) ** b, (D / D[0]) ** b, np.ones_like(N)], 1)

@@ -6,6 +6,7 @@ import numpy as np
 
 from t2ikit.errors import UserError
 
+LINE = 0.9995  # a correlation of log N with log D from which on their terms cannot be told apart
 LARGEST = 1e30  # beyond this, or below its reciprocal, no unit is meant and squares overflow
 
 
@@ -43,3 +44,10 @@ def prepare(
     if clusters is not None and groups < least:
         raise UserError(f"The {n} points come from {groups} run(s), each one cluster: {law} needs {least} runs.")
     return [arrays[name][order] if name in arrays else None for name in columns], w[order], clusters
+
+
+def told_apart(n: np.ndarray, d: np.ndarray, terms: str) -> None:
+    """UserError where log N and log D lie on one line, so that the two `terms` of a law fit each other's part."""
+    if abs(np.corrcoef(np.log(n), np.log(d))[0, 1]) > LINE:
+        raise UserError(f"log N and log D lie on one line, so that {terms} cannot be told apart: add "
+                        "runs with other ratios of tokens to parameters.")  # fmt: skip

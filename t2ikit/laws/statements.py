@@ -6,7 +6,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from t2ikit.errors import choose
+from t2ikit.errors import UserError, choose
 from t2ikit.hardware import gpu_hours
 from t2ikit.laws.audit import PrintedLaw, last_digit
 from t2ikit.laws.result import finding
@@ -38,6 +38,10 @@ def audit_statements(folder: Path, laws: list[PrintedLaw]) -> list[dict]:
 def _statement(row: dict, laws: list[PrintedLaw]) -> dict:
     kind, printed, left = choose("kind of statement", row["kind"], KINDS), float(row["printed"]), float(row["left"])
     n_law, d_law = (next((law for law in laws if law.quantity == name), None) for name in ("N_opt", "D_opt"))
+    for name in {"tokens_at": ("N_opt", "D_opt"), "params_at": ("N_opt",)}.get(kind, ()):
+        if (law := {"N_opt": n_law, "D_opt": d_law}[name]) is None or law.a is None:
+            raise UserError(f"Statement {row['id']} ({kind}) needs the law of {name} with its coefficient: "
+                            "add it to laws.csv, or drop the statement.")  # fmt: skip
     value = KINDS[kind](left, float(row["right"] or "nan"), n_law, d_law)
     if kind == "at_most":
         holds = value <= printed

@@ -11,7 +11,7 @@ from scipy.special import expit
 
 from t2ikit.errors import UserError
 from t2ikit.laws.intervals import LEVEL, bootstrap_counts, exp
-from t2ikit.laws.points import prepare
+from t2ikit.laws.points import prepare, told_apart
 from t2ikit.laws.profile import ROBUST_FROM, Curvature, Problem, backed, best_fit
 from t2ikit.laws.result import Result, shown
 
@@ -52,7 +52,8 @@ class Estimate:
         return self.E + self.A / np.asarray(n, float) ** self.alpha + self.B / np.asarray(d, float) ** self.beta
 
     def n_opt(self, c: np.ndarray | float) -> np.ndarray:
-        """Parameters that minimise the loss at `c` = 6ND FLOPs."""
+        """Parameters that minimise the loss at `c` = 6ND FLOPs; UserError where there is no optimum."""
+        self.require_optimum()
         g = (self.alpha * self.A / (self.beta * self.B)) ** (1 / (self.alpha + self.beta))
         return g * (np.asarray(c, float) / 6) ** self.a
 
@@ -60,15 +61,20 @@ class Estimate:
         """Tokens that go with `n_opt(c)`."""
         return np.asarray(c, float) / (6 * self.n_opt(c))
 
+    @property
+    def has_optimum(self) -> bool:
+        """Whether the loss falls with both N and D."""
+        return self.alpha > 0 and self.beta > 0
+
     def require_optimum(self) -> None:
         """UserError where the loss does not fall with both N and D."""
-        if self.alpha <= 0 or self.beta <= 0:
+        if not self.has_optimum:
             raise UserError(f"The fitted loss does not fall with both N and D (alpha {self.alpha:.3g}, beta "
                             f"{self.beta:.3g}): there is no optimum; add runs, or read the fit's audit.")  # fmt: skip
 
     def n_opt_interval(self, c: float) -> tuple[float, float]:
-        """Interval of N_opt at `c` FLOPs, by the delta method in logs with Student's t."""
-        half, centre = self.curvature.half_width(self.n_opt_slope(c)), np.log(float(self.n_opt(c)))
+        """Interval of N_opt at `c` FLOPs, by the delta method in logs with Student's t; UserError as for `n_opt`."""
+        centre, half = np.log(float(self.n_opt(c))), self.curvature.half_width(self.n_opt_slope(c))
         return exp(centre - half), exp(centre + half)
 
     def n_opt_slope(self, c: float) -> np.ndarray:
@@ -106,11 +112,12 @@ class SurfaceFit(Result):
     title = "L(N, D) = E + A/N^α + B/D^β (N parameters, D tokens)"
 
     def as_dict(self) -> dict:
+        a, b = (self.huber.a, 1 - self.huber.a) if self.huber.has_optimum else (None, None)
         return {
             "law": "surface", "form": "loss = E + A/N^alpha + B/D^beta; N in parameters, D in tokens", "n": self.n,
             "huber": self.huber.as_dict(), "vpnls": self.vpnls.as_dict(),
-            "allocation": {"a": self.huber.a, "b": 1 - self.huber.a, "a_interval": self.huber.intervals["a"],
-                           "a_vpnls": self.vpnls.a},
+            "allocation": {"a": a, "b": b, "a_interval": self.huber.intervals["a"] if a else (None, None),
+                           "a_vpnls": self.vpnls.a if self.vpnls.has_optimum else None},
             "hold_out": self.hold_out, "audit": self.audit,
         }  # fmt: skip
 
@@ -152,9 +159,7 @@ def _check(n: np.ndarray, d: np.ndarray, loss: np.ndarray) -> None:
     for name, values in (("N", n), ("D", d)):
         if len(np.unique(values)) < 3:
             raise UserError(f"{name} takes {len(np.unique(values))} value(s): a surface needs three; fit a power law.")
-    if abs(np.corrcoef(np.log(n), np.log(d))[0, 1]) > 0.9995:
-        raise UserError("log N and log D lie on one line, so that A/N^alpha and B/D^beta cannot be told apart: add "
-                        "runs with other ratios of tokens to parameters.")  # fmt: skip
+    told_apart(n, d, "A/N^alpha and B/D^beta")
 
 
 def projection_starts(x: np.ndarray, y: np.ndarray, loss: np.ndarray, w: np.ndarray) -> np.ndarray:

@@ -65,6 +65,12 @@ def differences(first: Mapping[str, float], second: Mapping[str, float]) -> np.n
     return _finite([second[k] for k in first]) - _finite([first[k] for k in first])
 
 
+def deviation(values: ArrayLike) -> float:
+    """Standard deviation of two or more values; 0 where they are the same up to rounding."""
+    x = np.asarray(values, dtype=float)
+    return 0.0 if np.ptp(x) <= 1e-9 * max(1.0, np.abs(x).max()) else float(x.std(ddof=1))
+
+
 def equivalent(
     first: Mapping[str, float], second: Mapping[str, float], margin: float, level: float = 0.95
 ) -> dict[str, Any]:
@@ -81,7 +87,7 @@ def equivalent(
         raise UserError(f"A level of {level} is not possible for a one-sided test: choose one from 0.5 to 1.")
     if len(d) < 2:
         raise UserError("Equivalence cannot be tested on one prompt: score at least two.")
-    value, error = float(d.mean()), float(d.std(ddof=1) / np.sqrt(len(d)))
+    value, error = float(d.mean()), deviation(d) / np.sqrt(len(d))
     room = margin - abs(value)
     if error == 0:  # no spread to go by: if the mean were beyond the margin, a share of at least `room` would differ
         p = float((1 - min(1, room)) ** len(d)) if room > 0 else 1.0
@@ -95,7 +101,7 @@ def equivalent(
 def prompts_needed(difference: float, spread: float, power: float = 0.8, level: float = 0.95) -> int:
     """The prompts at which a paired, two-sided t test finds a true `difference` with probability `power`.
 
-    `spread`: the standard deviation of the prompt-wise differences, `differences(a, b).std(ddof=1)` of a pilot.
+    `spread`: the standard deviation of the prompt-wise differences, `deviation(differences(a, b))` of a pilot.
     """
     if not (np.isfinite(difference) and difference and np.isfinite(spread) and spread > 0):
         raise UserError(

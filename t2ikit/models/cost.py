@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cache
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from t2ikit.models.spec import BackboneSpec
@@ -44,12 +44,39 @@ def cost(spec: BackboneSpec, resolution: int | None = None, text_tokens: int | N
 
     UserError if either does not fit the backbone.
     """
-    import torch
-
     if resolution is not None:
         spec = replace(spec, resolution=resolution)
     if text_tokens is not None:
         spec = replace(spec, text_tokens=text_tokens)
+    made = _pass(spec)
+    once = {name for name in made.positions if made.macs[name] == made.weights[name][0].numel()}
+    if any(made.positions[name] for name in once):  # of one position: is it so of larger inputs too?
+        larger = _pass(replace(spec, resolution=2 * spec.resolution, text_tokens=spec.text_tokens + 1))
+        once = {name for name in once if made.macs[name] == larger.macs[name]}
+    total = sum(made.macs.values())
+    return Cost(
+        params=made.params,
+        params_per_sample=sum(p.numel() for name in once for p in made.weights[name]),
+        tokens=spec.tokens,
+        macs=total,
+        attn_macs=sum(n for name, n in made.macs.items() if spec.in_attention(name)),
+        flops_forward=2 * (total + made.products),
+    )
+
+
+class _Pass(NamedTuple):
+    """What one forward pass shows; layers are the Linear and Conv ones, by name."""
+
+    params: int
+    weights: dict[str, list]  # of a layer, the bias after them
+    macs: dict[str, int]  # of a layer
+    positions: dict[str, bool]  # of Linear layers: whether the output is [batch, positions, width]
+    products: int  # MACs of activations with activations
+
+
+def _pass(spec: BackboneSpec) -> _Pass:
+    import torch
+
     model = spec.build("meta")
     side, tokens = spec.latent_side, spec.text_tokens
     layers = {
@@ -57,9 +84,9 @@ def cost(spec: BackboneSpec, resolution: int | None = None, text_tokens: int | N
         for name, layer in model.network.named_modules()
         if isinstance(layer, (torch.nn.Linear, torch.nn.Conv2d))
     }
-    macs = dict.fromkeys(layers, 0)
+    macs, positions = dict.fromkeys(layers, 0), {}
     for name, layer in layers.items():
-        layer.register_forward_hook(_layer_hook(macs, name))
+        layer.register_forward_hook(_layer_hook(macs, positions, name))
     inputs = {
         "latents": torch.empty(1, spec.latent_channels, side, side, device="meta"),
         "t": torch.empty(1, dtype=torch.long, device="meta"),
@@ -68,20 +95,14 @@ def cost(spec: BackboneSpec, resolution: int | None = None, text_tokens: int | N
     }
     with torch.no_grad(), _shapes_only() as products:
         model(**inputs)
-    total = sum(macs.values())
-    once = [layer for name, layer in layers.items() if macs[name] == layer.weight.numel()]
-    return Cost(
-        params=sum(p.numel() for p in model.parameters()),
-        params_per_sample=sum(p.numel() for layer in once for p in layer.parameters()),
-        tokens=spec.tokens,
-        macs=total,
-        attn_macs=sum(n for name, n in macs.items() if spec.in_attention(name)),
-        flops_forward=2 * (total + products.macs),
-    )
+    weights = {name: list(layer.parameters()) for name, layer in layers.items()}
+    return _Pass(sum(p.numel() for p in model.parameters()), weights, macs, positions, products.macs)
 
 
-def _layer_hook(macs: dict[str, int], name: str) -> Any:
+def _layer_hook(macs: dict[str, int], positions: dict[str, bool], name: str) -> Any:
     def count(layer: Any, _inputs: Any, output: Any) -> None:
+        if layer.weight.ndim == 2:  # Linear
+            positions[name] = output.ndim > 2
         # every output number is a dot product with one row (Linear) or one filter (Conv2d) of the weight
         macs[name] += output.numel() * prod(layer.weight.shape[1:])
 

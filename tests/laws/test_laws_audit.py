@@ -184,3 +184,33 @@ def test_measured_peak_is_a_rate():
     assert 1e8 < hardware.gemm_peak("fp32", device="cpu", size=128, seconds=0.01) < 1e15
     with pytest.raises(UserError, match="bf16"):
         hardware.gemm_peak("int3")
+
+
+def test_exponents_without_coefficients_agree_with_6nd_or_do_not():
+    found = {}
+    for exponent in ("0.50", "0.46"):
+        laws = [PrintedLaw("N_opt", "C", "FLOPs", "", "0.50", 1e18, 1e21),
+                PrintedLaw("D_opt", "C", "FLOPs", "", exponent, 1e18, 1e21)]  # fmt: skip
+        found[exponent] = next(line for line in audit_laws(laws) if line["check"] == "C = 6ND")
+    assert found["0.50"]["verdict"] == "ok" and found["0.46"]["verdict"] == "fail"
+
+
+def test_nearly_parallel_laws_and_two_points_are_findings():
+    one = PrintedLaw("loss", "C", "FLOPs", "2.4", "-0.028", 1e17, 1e20, points=2)
+    other = PrintedLaw("loss b", "C", "FLOPs", "5.1", "-0.029", 1e17, 1e20)
+    found = audit_laws([one, other])
+    assert next(line for line in found if line["check"] == "crossing")["inside"] is False
+    assert next(line for line in found if line["check"] == "points")["p"] == 1.0
+
+
+def test_a_law_without_its_range_and_a_statement_without_its_law_are_refused(tmp_path):
+    head = "quantity,predictor,predictor_unit,coefficient,exponent,low,high\n"
+    (tmp_path / "laws.csv").write_text(head + "loss,C,FLOPs,2.4,-0.028,1e17,\n")
+    with pytest.raises(UserError, match="laws.csv, line 2: high is empty"):
+        audit_folder(tmp_path)
+    (tmp_path / "laws.csv").write_text(head + "loss,C,FLOPs,2.4,-0.028,1e17,1e20\n")
+    (tmp_path / "statements.csv").write_text(
+        "id,kind,statement,where,left,right,printed,unit\nx,params_at,a model,text,1e20,,1e9,\n"
+    )
+    with pytest.raises(UserError, match="Statement x .params_at. needs the law of N_opt"):
+        audit_folder(tmp_path)

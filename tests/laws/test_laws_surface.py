@@ -1,6 +1,7 @@
 """The surface: recovery, both estimators, allocation, intervals, refusals, and other authors' published numbers."""
 
 import csv
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,9 @@ import pytest
 from scipy.optimize import minimize_scalar
 
 from t2ikit.errors import UserError
-from t2ikit.laws import batch, fit_overtrained, fit_surface, hold_out_largest, leave_one_model_out, next_runs
+from t2ikit.laws import batch, fit_overtrained, fit_surface, hold_out_largest, leave_one_model_out, next_runs, pareto
 from t2ikit.laws.checks import of_surface
+from t2ikit.laws.intervals import spearman
 from t2ikit.laws.nextrun import after_one_more
 from t2ikit.laws.profile import curvature
 
@@ -237,3 +239,43 @@ def test_predicted_narrowing_is_that_of_a_table_with_the_run_in_it():
     contrast = found.n_opt_slope(1e22)
     variances = [contrast @ np.linalg.inv(rows.T @ rows) @ contrast for rows in (old, np.vstack([old, new]))]
     assert promised / before == pytest.approx(variances[1] / variances[0], rel=1e-6)
+
+
+def test_a_law_without_an_optimum_says_so_and_is_drawn_as_points():
+    n, d = (side.ravel() for side in np.meshgrid(np.geomspace(1e6, 1e8, 5), np.geomspace(1e7, 1e9, 5)))
+    loss = 0.5 + 0.02 * n**0.1 + 300 / d**0.35  # large models badly tuned
+    fit = fit_surface(n, d, loss * (1 + 0.005 * np.random.default_rng(0).standard_normal(25)), resamples=0)
+    assert fit.huber.alpha < 0 and not fit.huber.has_optimum
+    for asked in (fit.huber.n_opt, fit.huber.d_opt, fit.huber.n_opt_interval):
+        with pytest.raises(UserError, match="there is no optimum"):
+            asked(1e18)
+    assert fit.as_dict()["allocation"]["a"] is None
+    assert "no optimum" in json.dumps(fit.chart().to_dict()) and not checks_of(fit, "noise model")
+
+
+def checks_of(fit, name: str) -> list[dict]:
+    return [finding for finding in of_surface(fit) if finding["check"] == name]
+
+
+def test_the_over_training_form_needs_sizes_and_tokens_that_vary_independently():
+    n = np.geomspace(1e7, 1e9, 6)
+    with pytest.raises(UserError, match="lie on one line"):
+        fit_overtrained(n, 20 * n, 1.8 + 800 / (20 * n) ** 0.3)
+    with pytest.raises(UserError, match="N takes one value"):
+        fit_overtrained(np.full(6, 1e8), n, 2 + 410 / n**0.28)
+
+
+def test_points_without_a_number_are_refused():
+    n, d = (side.ravel() for side in np.meshgrid(np.geomspace(1e6, 1e8, 4), np.geomspace(1e7, 1e9, 4)))
+    loss = 1.8 + 400 / n**0.34 + 410 / d**0.28
+    loss[-1] = np.nan  # at the largest budget
+    with pytest.raises(UserError, match="loss holds nan"):
+        hold_out_largest(n, d, loss)
+    with pytest.raises(UserError, match="loss holds nan"):
+        leave_one_model_out(n, d, loss)
+    with pytest.raises(UserError, match=r"Point 0 is \(1, nan\)"):
+        pareto([1, 2, 3], [np.nan, 2, 1], maximise=False)
+    with pytest.raises(UserError, match=r"Point 2 is \(3, nan\)"):
+        spearman([1, 2, 3], [1, 2, np.nan])
+    with pytest.raises(UserError, match="differ in length"):
+        spearman([1, 2, 3], [1, 2])

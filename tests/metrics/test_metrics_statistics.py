@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from t2ikit.errors import UserError
-from t2ikit.metrics.statistics import differences, equivalent, interval, paired, prompts_needed
+from t2ikit.metrics.statistics import deviation, differences, equivalent, interval, paired, prompts_needed
 
 
 def by_prompt(values):
@@ -122,3 +122,10 @@ def test_with_that_many_prompts_the_difference_is_found_that_often():
 def test_bad_values_are_one_sentence(call, sentence):
     with pytest.raises(UserError, match=sentence):
         call()
+
+
+def test_differences_that_are_the_same_but_for_rounding_are_the_same():
+    a, b = {"a": 1 / 3, "b": 2 / 3, "c": 0.0}, {"a": 2 / 3, "b": 1.0, "c": 1 / 3}
+    found = equivalent(a, b, 0.4)
+    assert found["p"] == pytest.approx((1 - (0.4 - 1 / 3)) ** 3) and not found["equivalent"]
+    assert deviation(differences(a, b)) == 0 and deviation([0.0, 1.0]) == pytest.approx(0.5**0.5)

@@ -103,3 +103,10 @@ def test_a_resolution_that_does_not_fit_is_refused():
 def test_cost_does_not_depend_on_heads():
     spec = zoo.spec("ifxl-c512").at("tiny")
     assert replace(spec, heads=(1, 1, 1, 1)).cost() == spec.cost()
+
+
+def test_what_is_met_once_a_sample_does_not_depend_on_the_inputs_size():
+    """At one text token, or one pixel of a level, every layer there has one position."""
+    for name, sizes in (("crossattn-d2-w64", {"text_tokens": 1}), ("sd2-c320", {"resolution": 32})):
+        spec = zoo.spec(name).at("tiny")
+        assert spec.cost(**sizes).params_per_sample == spec.cost().params_per_sample > 0
