@@ -39,6 +39,7 @@ VALUES: dict[str, Callable[[], str]] = {
     "rates at length": scalability.rates_at_length,
     "collapsed": scalability.collapsed,
     "normalised": scalability.normalised,
+    "shared luck": scalability.shared_luck,
     "seed spread": scalability.seed_spread,
     "S7 at the higher rate": scalability.narrow_at_the_higher_rate,
     "without images of": scalability.without_images_of,

@@ -198,6 +198,13 @@ def seed_spread() -> str:
     return "; ".join(told) or "not known yet"
 
 
+def shared_luck() -> str:
+    """Of how many backbones with both seeds the second has the lower TIFA."""
+    ends = drawn(studies.ALL).select(world="scenes", seed=(0, 1)).curves.query(f"step == {PRESETS['tiny']['steps']}")
+    pairs = ends.pivot(index="backbone", columns="seed", values="tifa").dropna()
+    return f"{(pairs[1] < pairs[0]).sum()} of {len(pairs)}"
+
+
 def hours_a_row() -> str:
     rows = drawn(studies.FIG03).runs
     if not len(rows):
