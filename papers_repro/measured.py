@@ -40,7 +40,7 @@ def verdict_table(rows: pd.DataFrame, form: str = ".3f") -> str:
         printed = number(r.paper) if isinstance(r.paper, float) else r.paper or "–"
         enough = f" ({int(r.needs):,} would do)" if r.needs else ""
         said = f"{r.verdict}{f': {r.why}' if r.why else ''}"
-        world = getattr(r, "world", "scenes")
+        world = getattr(r, "world", None) or "scenes"
         on = "" if world in ("scenes", "–") else f", on {world}"  # a dash: nothing is measured
         lines.append(f"| {r.id} | {r.claim}{on} | {printed} | {found} | {r.n}{enough} | {said} |")
     return "\n".join(lines) + "\n"
@@ -69,6 +69,17 @@ def summary(rows: pd.DataFrame) -> str:
         parts.append(f"{id} {', '.join(told)}")
     some = f" ({len(rows) - lacking.sum()} of {len(rows)} parts measured)" if parts and lacking.any() else ""
     return ("; ".join(parts) or "–") + some
+
+
+def decided(rows: pd.DataFrame) -> str:
+    """`verdict_table` of what is not undecided."""
+    return verdict_table(rows[rows["verdict"] != "undecided"])
+
+
+def count_of(rows: pd.DataFrame) -> str:
+    """How many verdicts there are of each kind, in words."""
+    n = Counter(rows["verdict"])
+    return f"{n['reproduced']} reproduced, {n['contradicted']} contradicted, {n['undecided']} undecided"
 
 
 def first_figure() -> str:

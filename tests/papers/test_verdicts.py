@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from papers_repro import verdicts
-from papers_repro.measured import so_far, summary
+from papers_repro.measured import count_of, decided, so_far, summary
 from papers_repro.verdicts import MANY, in_noise, mean_interval, needed, ranked, ranked_within, table, verdict
 
 
@@ -129,3 +129,17 @@ def test_the_n_that_decides_is_of_the_intervals_own_level():
         needed(values.mean(), *mean_interval(values, level), 4, 0.9, level=level) for level in (0.95, 0.975)
     )
     assert usual < wider < 1.5 * usual
+
+
+def test_what_is_decided_stands_alone_and_all_is_counted():
+    rows = [
+        verdict("S4", "a is ahead of b", "tiny", "> 0", 0.1, 0.05, 0.15, 3, (0, np.inf)),
+        verdict("S5", "b is ahead of c", "tiny", "> 0", -0.1, -0.15, -0.05, 3, (0, np.inf)),
+        verdict("S6", "c is ahead of d", "tiny", "> 0", 0.1, -0.05, 0.25, 3, (0, np.inf)),
+    ]
+    both = pd.concat([table(rows[:1]).assign(world="scenes"), table(rows[1:])])  # one paper names worlds
+    text = decided(both)
+    assert "a is ahead of b | > 0 | 0.100 (0.050 to 0.150) | 3 | reproduced |" in text
+    assert "b is ahead of c | > 0 | -0.100 (-0.150 to -0.050) | 3 | contradicted |" in text
+    assert "c is ahead" not in text and "world" not in text and " on " not in text
+    assert count_of(both) == "1 reproduced, 1 contradicted, 1 undecided"
