@@ -81,10 +81,19 @@ def families() -> pd.DataFrame:
     return verdicts_of(claims.families(*of_families()))
 
 
-def vertices_table() -> str:
-    """N_opt and the loss there of each family at each budget, and their exponents; a dash where one was not trained or
+def of_worlds() -> list[profiles.Profile]:
+    others = {studies.PICTOGRAMS.name: "pictograms", studies.ENUMERATED.name: "scenes-enumerated"}
+    return [incontext(label="scenes"), *(profiled(*of) for of in others.items())]
+
+
+def on_pictograms() -> pd.DataFrame:
+    """D1 and D2 on real pairs."""
+    return verdicts_of(claims.optima(profiled(studies.PICTOGRAMS.name, "in-context, on pictograms")))
+
+
+def vertices_table(every: list[profiles.Profile]) -> str:
+    """N_opt and the loss there of each profile at each budget, and their exponents; a dash where one was not trained or
     has no law."""
-    every = of_families()
     found = [{f"{b.C:.2g}": b for b in p.usable} for p in every]
     head = " | ".join(f"{p.label}: N_opt (95%) | loss there" for p in every)
     lines = ["", f"| C (FLOPs) | {head} |", "|---" * (1 + 2 * len(every)) + "|"]
@@ -275,8 +284,8 @@ def same_form() -> pd.DataFrame:
 def every_claim() -> pd.DataFrame:
     """The verdicts on all claims of the paper that have been asked."""
     asked = (
-        optimum, falling, likelihoods, quality, extrapolated, families, same_form, learning_rates, captions,
-        of_the_print, shapes, known_floor,
+        optimum, on_pictograms, falling, likelihoods, quality, extrapolated, families, same_form, learning_rates,
+        captions, of_the_print, shapes, known_floor,
     )  # fmt: skip
     return together(ask() for ask in asked)
 

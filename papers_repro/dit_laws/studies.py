@@ -94,7 +94,9 @@ LARGER = along(
     title="isoFLOP profiles of incontext on scenes at twice the resolution",
 )  # fmt: skip
 DENSE, SPARSE = (along("incontext", name=f"isoflop-incontext-{c}", captions=c) for c in ("dense", "sparse"))
-ENUMERATED, SINGLE = (along("incontext", world) for world in ("scenes-enumerated", "scenes-single"))
+ENUMERATED, SINGLE, PICTOGRAMS = (
+    along("incontext", world) for world in ("scenes-enumerated", "scenes-single", "pictograms")
+)
 MIDDLE = {tier: (sorted(at)[len(at) // 2],) for tier, at in BUDGETS.items()}
 WIDTH_DEPTH = along(
     "incontext", name="width-depth", sizes=SHAPES, budgets=MIDDLE, title="Width against depth at equal parameters"
@@ -112,6 +114,6 @@ STUDIES = {
     study.name: study
     for study in (
         INCONTEXT, CROSSATTN, ADALN, MMDIT, FLUX, PIXART, LARGER, DENSE, SPARSE, ENUMERATED, SINGLE, WIDTH_DEPTH,
-        LEARNING_RATE, FURTHER, along("incontext", "pictograms"),
+        LEARNING_RATE, FURTHER, PICTOGRAMS,
     )
 }  # fmt: skip
