@@ -60,7 +60,7 @@ def execute(
         log(f"{name}: cell {number} of {cells}: {line}")
 
     def on_signal(signal_name: str) -> None:
-        record.write(state="failed", kind="signal", error=f"{signal_name}: the kernel may write its checkpoint")
+        record.write(kind="signal", error=f"{signal_name}: the kernel may write its checkpoint")
         log(f"{name}: {signal_name} passed on to the kernel")
 
     def failed(kind: str, message: str) -> str:
@@ -105,14 +105,16 @@ def status(out: Path) -> dict[str, Any]:
     {state: "running" | "done" | "failed", cell: number from 1, cells: how many, line: first line of the cell,
     error: a sentence, kind: "user" | "cell" | "signal" | "killed" | "internal", started, ended: ISO times,
     parameters, host, pid, born (when the process was, in seconds since 1970), beat (its last heartbeat, the same)}
-    `running` is believed only while its process lives; another host's, while its heart beats.
+    `running` is believed only while its process lives; another host's, while its heart beats. Told to stop, a notebook
+    is running, of kind "signal", until its kernel has ended.
     """
     path = status_path(out)
     if not path.exists():
         return {}
     value = {"born": 0.0, "beat": 0.0} | files.read_json(path, ("state", "kind", "error", "host", "pid"))
     if value["state"] == "running" and not runs.works(value):
-        value |= {"state": "failed", "kind": "killed", "error": f"process {value['pid']} is gone: it was killed"}
+        told = {} if value["kind"] else {"kind": "killed", "error": f"process {value['pid']} is gone: it was killed"}
+        value |= {"state": "failed"} | told
     return value
 
 
@@ -151,7 +153,10 @@ def read(notebook: Path) -> Any:
         raise UserError(f"There is no notebook {notebook}: give the path of an .ipynb file.")
     try:
         return nbformat.read(notebook, as_version=4)
-    except (nbformat.reader.NotJSONError, nbformat.ValidationError, UnicodeDecodeError):
+    except (
+        nbformat.reader.NotJSONError, nbformat.NBFormatError, nbformat.ValidationError, UnicodeDecodeError,
+        AttributeError, KeyError, TypeError,  # what it makes of JSON that is no notebook
+    ):  # fmt: skip
         raise UserError(f"{notebook} is not a Jupyter notebook: give the path of an .ipynb file.") from None
 
 

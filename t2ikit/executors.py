@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +18,7 @@ from typing import Any
 
 from t2ikit.errors import Busy, NotebookFailed, UserError, need
 from t2ikit.execution import execute, status, to_stderr
-from t2ikit.processes import catching, leave, side_by_side, until
+from t2ikit.processes import STOPS, catching, leave, side_by_side, until
 
 RESTARTS = 20  # of a Slurm job whose time was up
 WARNING = 180  # seconds before a Slurm job's time is up: longer than a kernel has for its checkpoint
@@ -117,7 +116,7 @@ def _on_node(job: Job) -> str:
 
     starts = int(os.environ.get("SLURM_RESTART_COUNT", 0))
     try:
-        with catching(leave, signal.SIGTERM):
+        with catching(leave, *STOPS):
             if starts:  # its last node may have died, and the status there says so when its heart has been still
                 until(lambda: status(Path(job.out)).get("state") != "running")
             return run_job(job)

@@ -28,7 +28,7 @@ def write_atomic(path: Path, data: bytes) -> None:
 def write_csv(path: Path, table: pd.DataFrame, index: bool = False) -> None:
     """Write a table with seven digits a number; columns of whole numbers that have more keep them all: pandas holds a
     seed as a float where a row lacks one."""
-    table = table.copy()
+    table = table.infer_objects()  # numbers among None are objects to pandas, which it would write with all digits
     for name in table.select_dtypes("float"):
         values = table[name].dropna()
         whole = (values % 1 == 0) & (values.abs() < 2**53)

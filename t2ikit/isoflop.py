@@ -114,12 +114,17 @@ class IsoFlop:
 
     def point(self, backbone: str, c: float, tier: str) -> Point:
         """What `c` FLOPs buy of `backbone`, in whole steps."""
+        steps = round(c / self.after(1, backbone, tier).C)
+        return replace(self.after(steps, backbone, tier), C=c)
+
+    def after(self, steps: int, backbone: str, tier: str) -> Point:
+        """What so many steps of `backbone` cost."""
         config, _ = self.config(backbone, tier)
         cost = zoo.spec(backbone).at(tier, config.resolution).cost()
-        steps = round(c / (6 * cost.params * cost.tokens * config.batch))
         images = steps * config.batch
         tokens, flops = images * cost.tokens, images * cost.flops_train
-        return Point(backbone, c, cost.params, cost.params_per_token, tokens, steps, images, flops)
+        compute = 6 * cost.params * tokens
+        return Point(backbone, compute, cost.params, cost.params_per_token, tokens, steps, images, flops)
 
     def runs(
         self, tier: str, seeds: Sequence[int] = (0,), points: Sequence[Point] | None = None
@@ -127,11 +132,11 @@ class IsoFlop:
         """One run a size and seed, to its largest budget and evaluated at each (of `points`, default: all), at the
         fewest steps, where a sweep of rates compares it, and at the budgets it passes; the cheapest first."""
         grid, steps = self.at(tier), {}
-        for p in sorted(points or self.points(tier), key=lambda p: p.flops_exact):
+        for p in sorted(points or self.points(tier), key=lambda p: -p.flops_exact):  # by each size's dearest
             steps.setdefault(p.backbone, []).append(p.steps)
         runs = []
         for seed in seeds:
-            for backbone, at in steps.items():
+            for backbone, at in reversed(steps.items()):
                 config, budget = self.config(backbone, tier, seed)
                 if config.warmup > 0.1 * min(at):
                     raise UserError(
@@ -203,7 +208,7 @@ class IsoFlop:
         """What a rate sweep has measured, in the same columns, and `above`: the validation loss's relative distance to
         that of the backbone's best rate of the same seed."""
         steps, rates = self.at(tier).least_steps, [c.lr for c, _ in self.rate_runs(tier)]
-        points = [replace(p, steps=steps) for p in {p.backbone: p for p in self.points(tier)}.values()]
+        points = [self.after(steps, size, tier) for size in dict.fromkeys(p.backbone for p in self.points(tier))]
         table = self.measured(results, points, tier, rates)
         best = table.groupby(["backbone", "seed"])["val_loss"].transform("min")
         table = table.assign(tier=tier, above=table["val_loss"] / best - 1)

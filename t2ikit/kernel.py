@@ -30,7 +30,7 @@ from papermill.engines import NotebookExecutionManager
 from papermill.parameterize import parameterize_notebook
 from traitlets import Type
 
-from t2ikit.processes import catching, killed
+from t2ikit.processes import STOPS, catching, killed
 
 START_SECONDS = 120  # a cold file system on a cluster node
 GRACE_SECONDS = 120.0  # from the first signal to the kernel's end: time to write a checkpoint
@@ -186,7 +186,8 @@ class _Record(NotebookExecutionManager):
 
 
 class _Handed:
-    """SIGTERM and SIGINT, handed to the kernel, whose trainer then checkpoints; it is killed after the grace."""
+    """SIGINT and SIGTERM, and SIGUSR1 as SIGTERM, handed to the kernel, whose trainer then checkpoints; it is killed
+    after the grace."""
 
     def __init__(self, client: _Client, on_signal: Callable[[str], None]):
         self.client, self.on_signal, self.signum, self.since = client, on_signal, 0, 0.0
@@ -196,7 +197,7 @@ class _Handed:
     @contextlib.contextmanager
     def caught(self) -> Iterator[None]:
         try:
-            with catching(self._hand_on, signal.SIGTERM, signal.SIGINT):
+            with catching(self._hand_on, *STOPS):
                 yield
         finally:
             if self.signum:
@@ -214,6 +215,7 @@ class _Handed:
             if time.monotonic() > self.since + 2:
                 self._send(signal.SIGKILL)
             return
+        signum = signal.SIGINT if signum == signal.SIGINT else signal.SIGTERM  # a cell may not know another
         self.signum, self.since = signum, time.monotonic()
         self._send(signum)
         self.timer.start()

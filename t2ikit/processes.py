@@ -15,6 +15,7 @@ from typing import NoReturn
 
 import psutil
 
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)  # SIGUSR1 may be Slurm's warning that time is nearly up
 LOOK = 2.0  # seconds between looks at what other processes do
 
 
@@ -75,8 +76,8 @@ def leave(signum: int) -> NoReturn:
 
 
 def until(condition: Callable[[], object]) -> None:
-    """Return when `condition()` holds, asked every two seconds; SIGTERM and Ctrl-C end this process in good order."""
-    with catching(leave, signal.SIGTERM, signal.SIGINT):
+    """Return when `condition()` holds, asked every two seconds; one of STOPS ends this process in good order."""
+    with catching(leave, *STOPS):
         while not condition():
             time.sleep(LOOK)
 
@@ -105,8 +106,8 @@ def side_by_side(
     """Run `commands`, `workers` at a time, each told on stderr line by line through `said`; yields every two seconds
     which ended since, by position.
 
-    SIGTERM and Ctrl-C are handed to every child as SIGTERM, on which trainers and kernels checkpoint; when all have
-    ended, this process ends too. Children print little on stdout.
+    STOPS are handed to every child as SIGTERM, on which trainers and kernels checkpoint; when all have ended, this
+    process ends too. Children print little on stdout.
     """
     children: set[subprocess.Popen] = set()
     stopped: list[int] = []
@@ -135,7 +136,7 @@ def side_by_side(
         for child in list(children):
             child.terminate()
 
-    with catching(stop, signal.SIGTERM, signal.SIGINT), ThreadPoolExecutor(max(1, workers)) as pool:
+    with catching(stop, *STOPS), ThreadPoolExecutor(max(1, workers)) as pool:
         pending = {pool.submit(one, command): number for number, command in enumerate(commands)}
         try:
             while pending and not stopped:

@@ -24,7 +24,10 @@ ONLY_AT_POINTS = 10**9  # steps between further evaluations
 def committed_run(path: Path) -> tuple[Parts, Budget, pd.DataFrame]:
     """Of RESULTS/configs/RUN.json the parts, the budget that evaluates them at the committed steps on as many threads,
     and the committed evaluations."""
-    noted = read_json(path, ("id", "config", "segments"))
+    path = path.resolve()
+    noted = read_json(path, ("id", "config"))
+    if "segments" not in noted:
+        raise UserError(f"{path} is the configuration of a run that was not exported: give RESULTS/configs/RUN.json.")
     curves = read_committed(path.parent.parent).curves
     curves = curves[(curves["run"] == noted["id"]) & (curves["step"] > 0)].sort_values("step")
     if curves.empty:

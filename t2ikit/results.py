@@ -3,7 +3,8 @@
 runs.csv       a row a run (t2ikit.runs.row), with its hours
 curves.csv     a row an evaluation: run, step, images, FLOPs, validation loss, caption gap, flip accuracy; the training
                loss of the log interval before it, its moving average over the intervals (factor 0.9 a whole one), and
-               the validation loss of the averaged weights (`val_loss_averaged`: at a study's points and at the end)
+               the validation loss of the averaged weights (`val_loss_averaged`: at a study's points and where a
+               training ended)
 configs/       the configuration of each run, and its starts: versions, device, threads
 scores.csv     what `t2ikit evaluate --export` found of their images: a row a run, step, metric and way of drawing
 """
@@ -30,6 +31,7 @@ CURVE = (
     "caption_gap", "caption_gap_se",
     "flip_accuracy", "flip_accuracy_se",
 )  # fmt: skip
+LARGE = ("D", "C", "C_token", "flops_exact", "flops_paper")  # at tier paper more than 64 bits of a whole number hold
 AGREE = 1e-3  # relative: as close as a run's numbers come when it is trained again
 OF_RUN = ("run", "backbone", "world", "tier", "seed", "loss_space")
 WAY = ["images.loss_space", "images.prompts", "images.steps"]  # scores of images drawn otherwise do not compare
@@ -72,7 +74,7 @@ def read_run(folder: Path) -> Results:
         losses["val_loss_averaged"] = e.get("val_loss_averaged")
         gaps = {f"caption_gap_bin{i}": v for i, v in enumerate(e["caption_gap_by_bin"])}
         curve.append(of_run | {k: e[k] for k in CURVE} | losses | extra | bins | gaps)
-    return Results(pd.DataFrame([values]), pd.DataFrame(curve))
+    return combine([Results(pd.DataFrame([values]), pd.DataFrame(curve))])
 
 
 def read_live(folders: list[Path]) -> Results:
@@ -106,6 +108,7 @@ def combine(parts: list[Results], source: str | None = None) -> Results:
             if some
             else pd.DataFrame(columns=[*OF_RUN, *(CURVE if kind == "curves" else ()), "source"])
         )
+        frame = frame.astype({name: float for name in LARGE if name in frame})
         frames.append(frame.assign(source=source) if source else frame)
     return Results(*frames)
 
@@ -229,20 +232,26 @@ def one_loss_space(curves: pd.DataFrame) -> None:
 
 
 def finished(root: Path) -> list[Path]:
-    """The folders under `root` of runs that are done and that nobody writes to; `runs.table` names damaged ones."""
+    """The folders under `root` of runs that are done and that nobody writes to, each under its run's own name (one that
+    was moved away has another); `runs.table` names damaged ones."""
 
     def done(folder: Path) -> bool:
         with contextlib.suppress(UserError):
-            return row(folder)["status"] == "done" and not holder_of(folder)
+            return row(folder)["run"] == folder.name and settled(folder)
         return False
 
     return sorted(p.parent for p in root.glob("*/row.json") if done(p.parent))
 
 
+def settled(folder: Path) -> bool:
+    """Whether the run in `folder` is done, and nobody goes on with it."""
+    return row(folder)["status"] == "done" and not holder_of(folder)
+
+
 def export(folders: Sequence[Path], results: Path) -> int:
-    """Merge runs into `results`; returns how many there were. A run's newer rows replace its older, unless those go
-    further; see also `_elsewhere`."""
-    if not folders:
+    """Merge runs into `results`; returns how many there were, without those that are being trained further. A run's
+    newer rows replace its older, unless those go further; see also `_elsewhere`."""
+    if not (folders := [f for f in folders if settled(f)]):
         return 0
     with merging(results):
         kept = read_committed(results)
@@ -256,10 +265,11 @@ def export(folders: Sequence[Path], results: Path) -> int:
         for kind in ("runs", "curves"):
             of_both = getattr(kept, kind)
             old = of_both[~of_both["run"].isin(replaced)]
+            new = getattr(combine(fresh), kind)
             if kind == "curves" and fresh:
-                old = pd.concat([old, _elsewhere(of_both, pd.concat([r.curves for r in fresh]))])
-            old = old.drop(columns="source")
-            frame = pd.concat([f for f in (old, *(getattr(r, kind) for r in fresh)) if len(f)], ignore_index=True)
+                new = _with_averages(of_both, new)
+                old = pd.concat([old, _elsewhere(of_both, new)])
+            frame = pd.concat([f for f in (old.drop(columns="source"), new) if len(f)], ignore_index=True)
             by = ["backbone", "world", "tier", "seed", "run"] + (["step"] if kind == "curves" else [])
             write_csv(results / f"{kind}.csv", frame.sort_values(by, kind="stable"))
     return len(folders)
@@ -269,7 +279,23 @@ def _elsewhere(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
     """Of older evaluations those at steps that the run's new ones skip, as of a run that first ended there and was
     trained again on another machine, as long as both agree within `AGREE` wherever both were made. The seconds stay
     those of the older training."""
+    seen = pd.MultiIndex.from_frame(old[["run", "step"]]).isin(pd.MultiIndex.from_frame(new[["run", "step"]]))
+    return old[old["run"].isin(_alike(old, new)) & ~seen]
+
+
+def _with_averages(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
+    """`new` with the averaged weights' losses of older evaluations at the same steps, where it lacks them: only a
+    study's points and the ends of trainings have them. Of runs that agree."""
+    if "val_loss_averaged" not in old:
+        return new
+    key = ["run", "loss_space", "step"]
+    known = old[old["run"].isin(_alike(old, new))].set_index(key)["val_loss_averaged"]
+    found = known.reindex(pd.MultiIndex.from_frame(new[key])).to_numpy()
+    return new.assign(val_loss_averaged=new["val_loss_averaged"].astype(float).fillna(pd.Series(found, new.index)))
+
+
+def _alike(old: pd.DataFrame, new: pd.DataFrame) -> set[str]:
+    """The runs whose older and newer evaluations agree within `AGREE` wherever both were made."""
     both = old.merge(new, on=["run", "loss_space", "step"], suffixes=("", " now"))
     off = both["run"][(both["val_loss now"] / both["val_loss"] - 1).abs() > AGREE]
-    seen = pd.MultiIndex.from_frame(old[["run", "step"]]).isin(pd.MultiIndex.from_frame(new[["run", "step"]]))
-    return old[old["run"].isin(set(both["run"]) - set(off)) & ~seen]
+    return set(both["run"]) - set(off)

@@ -73,14 +73,16 @@ def found(wanted: Sequence[tuple[RunConfig, Budget]], root: Path) -> list[Found]
 
 def answer(question: str, root: Path) -> str:
     """What `found` asks, answered."""
-    from t2ikit.train.folder import check_evaluated, is_done, run_folder
+    from t2ikit.train.folder import check_evaluated, check_folder, is_done, run_folder
     from t2ikit.train.setup import resolve
 
     told = []
     for config, budget in json.loads(question):
         folder, done, wrong = None, False, ""
         try:
-            folder, budget = run_folder(resolve(RunConfig(**config)), root), Budget(**budget)
+            parts, budget = resolve(RunConfig(**config)), Budget(**budget)
+            folder = run_folder(parts, root)
+            check_folder(folder, parts)
             check_evaluated(folder, budget)
             done = is_done(folder, budget.steps)
         except UserError as error:

@@ -308,8 +308,10 @@ def test_asking_again_kills_a_kernel_that_does_not_listen(tmp_path, child, until
     deaf = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)"
     process = child(write(tmp_path / "n.ipynb", deaf, WAITS), out)
     process.send_signal(signal.SIGTERM)
-    until(lambda: batch.status(out)["state"] == "failed")
+    until(lambda: batch.status(out)["kind"] == "signal")
     assert batch.status(out)["error"] == "SIGTERM: the kernel may write its checkpoint"
+    with pytest.raises(Busy, match="is being written by process"):  # its kernel still works there
+        batch.execute(tmp_path / "n.ipynb", {}, out)
     time.sleep(3)
     assert process.poll() is None
     process.send_signal(signal.SIGTERM)

@@ -121,3 +121,6 @@ def test_tables_have_seven_digits_but_whole_numbers_keep_theirs(tmp_path):
     lines = ["seed,C,loss", "20240402,3e+12,0.1234568", ",1e+14,1", "20240403,,inf"]
     assert (tmp_path / "a.csv").read_text().splitlines() == lines
     assert table["seed"].dtype == float  # the caller's own
+    # as rows of a world without flips make it
+    write_csv(tmp_path / "b.csv", pd.DataFrame({"flips": pd.Series([0.5978494623655914, None], dtype=object)}))
+    assert (tmp_path / "b.csv").read_text().splitlines() == ["flips", "0.5978495", '""']

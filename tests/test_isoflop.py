@@ -56,7 +56,8 @@ def test_every_point_of_paper_d_s_grid_has_its_steps(tier):
 
 def test_a_size_is_trained_once_for_all_its_budgets():
     runs = STUDY.runs("smoke", seeds=(0, 1))
-    assert [(c.backbone, c.seed) for c, _ in runs] == [(b, s) for s in (0, 1) for b in GRID.backbones]
+    assert [c.seed for c, _ in runs] == [0, 0, 1, 1]
+    assert {(c.backbone, c.seed) for c, _ in runs} == {(b, s) for s in (0, 1) for b in GRID.backbones}
     for config, budget in runs:
         steps = [p.steps for p in STUDY.points("smoke") if p.backbone == config.backbone]
         assert (budget.eval_at, budget.steps) == ((5, *steps), max(steps))  # 5: where rates are swept
@@ -70,7 +71,7 @@ def test_a_budget_that_buys_too_few_steps_is_one_sentence():
 
 
 def test_a_warm_up_longer_than_a_tenth_is_refused():
-    with pytest.raises(UserError, match="A warm-up of 3 steps is more than a tenth of incontext-d2-w32's 26"):
+    with pytest.raises(UserError, match="A warm-up of 3 steps is more than a tenth of incontext-d2-w64's 8"):
         with_grid(settings={"batch": 4, "warmup": 3}).runs("smoke")
 
 
@@ -160,6 +161,22 @@ def test_a_study_is_evaluated_where_its_sweep_of_rates_is(home):
     (config, budget), *_ = STUDY.runs("smoke")
     swept = next((c, b) for c, b in STUDY.rate_runs("smoke") if c == config)
     assert set(swept[1].eval_at) <= set(budget.eval_at)
+
+
+def test_a_sweeps_rows_are_of_the_steps_it_took():
+    """They had the tokens and FLOPs of each size's largest budget."""
+    runs = [(c, b) for c, b in STUDY.rate_runs("smoke") if c.backbone == "incontext-d2-w32"]
+    sweep = STUDY.sweep(as_results(runs, 5, [0.5, 0.4, 0.6]), "smoke")
+    cost = zoo.spec("incontext-d2-w32").at("smoke").cost()
+    assert set(sweep["steps"]) == {5} and set(sweep["images"]) == {20} and set(sweep["D"]) == {20 * cost.tokens}
+    assert set(sweep["C"]) == {6 * cost.params * 20 * cost.tokens}
+    assert set(sweep["flops_exact"]) == {20 * cost.flops_train}
+
+
+def test_the_cheapest_run_comes_first():
+    for tier in ("tiny", "paper"):
+        costs_of = costs(studies.INCONTEXT.runs(tier), 1e12)["flops_exact"].tolist()
+        assert costs_of == sorted(costs_of)
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,13 @@
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 
 import pytest
 
-from t2ikit.processes import Ended, catching, cores, side_by_side
+from t2ikit.processes import STOPS, Ended, catching, cores, side_by_side
 
 PYTHON = [sys.executable, "-c"]
 
@@ -32,6 +33,26 @@ def test_an_error_of_whoever_asks_leaves_no_child_behind(tmp_path):
                 raise ZeroDivisionError
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+@pytest.mark.parametrize("signum", STOPS)
+def test_a_signal_reaches_the_children_and_is_waited_out(tmp_path, signum, until):
+    """SIGUSR1, as `sbatch --signal` sends, killed the parent alone: its children went on."""
+    waits = f"""
+import pathlib, signal, sys, time
+def save(*_):
+    pathlib.Path({str(tmp_path / "saved")!r}).touch()
+    sys.exit(143)
+signal.signal(signal.SIGTERM, save)
+pathlib.Path({str(tmp_path / "ready")!r}).touch()
+time.sleep(600)"""
+    parent = "import sys\nfrom t2ikit.processes import side_by_side\nlist(side_by_side([sys.argv[1:]], 1))"
+    process = subprocess.Popen([*PYTHON, parent, *PYTHON, waits], stderr=subprocess.DEVNULL)
+    until((tmp_path / "ready").exists)
+    process.send_signal(signum)
+    process.wait()
+    assert (tmp_path / "saved").exists()
+    assert process.returncode == (-signal.SIGINT if signum == signal.SIGINT else 143)
 
 
 def test_handlers_are_put_back_and_only_the_main_thread_has_them():

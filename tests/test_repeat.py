@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -26,6 +27,11 @@ def test_a_row_gives_its_numbers_again(committed, home):
     assert table["off"].max() < 1e-6  # seven digits are kept
     assert [p.name for p in (home / "repeats").iterdir()] == [committed.stem]  # the run itself is left alone
     assert set(repeat(committed, steps=3)["step"]) == {2}
+
+
+def test_a_configuration_is_found_from_inside_its_folder(committed, home, monkeypatch):
+    monkeypatch.chdir(committed.parent)
+    assert len(repeat(Path(committed.name), steps=2))
 
 
 def test_a_number_that_is_off_is_status_1(committed, monkeypatch, capsys):
@@ -63,6 +69,9 @@ def test_what_cannot_be_repeated_is_one_sentence(committed, home, monkeypatch, c
     committed.write_text(json.dumps(noted | {"config": noted["config"] | {"rate": 1}}))
     with pytest.raises(UserError, match=r"is of another version of t2ikit .*'rate'"):
         repeat(committed)
+    of_run = next((home / "runs").glob("*/config.json"))
+    with pytest.raises(UserError, match="is the configuration of a run that was not exported: give RESULTS/configs"):
+        repeat(of_run)
     monkeypatch.setattr(sys, "argv", ["t2ikit", "repeat", "nothing.json"])
     with pytest.raises(SystemExit):
         cli.main()

@@ -529,6 +529,9 @@ def test_a_lone_surrogate_does_not_stop_the_export(tmp_path):
 def test_what_is_no_notebook_is_one_sentence(tmp_path):
     with pytest.raises(UserError, match="There is no notebook .*none.ipynb"):
         report.export(tmp_path / "none.ipynb", tmp_path / "x.html")
-    (tmp_path / "bad.ipynb").write_text("{")
-    with pytest.raises(UserError, match="bad.ipynb is not a Jupyter notebook"):
-        report.export(tmp_path / "bad.ipynb", tmp_path / "x.html")
+    for text in ("{", "[]", '"x"', "{}", '{"nbformat": 9, "nbformat_minor": 0, "metadata": {}}', '{"nbformat": "4"}'):
+        (tmp_path / "bad.ipynb").write_text(text)
+        with pytest.raises(UserError, match="bad.ipynb is not a Jupyter notebook"):
+            report.export(tmp_path / "bad.ipynb", tmp_path / "x.html")
+        with pytest.raises(UserError, match="bad.ipynb is not a Jupyter notebook"):
+            batch.execute(tmp_path / "bad.ipynb", {}, tmp_path / "x.ipynb")

@@ -124,6 +124,50 @@ def test_an_evaluation_that_a_second_training_skips_stays_where_both_agree(folde
         assert curves[curves["run"] == "a-0"]["step"].tolist() == steps
 
 
+def test_a_run_of_tier_paper_leaves_the_others_numbers(folder, tmp_path):
+    """Its FLOPs are more than a 64-bit integer holds, and the whole column was of objects, which have no logarithm."""
+    huge = 1_480_214_307_667_968_000_000
+    row, lines = read_json(folder / "b-1" / "row.json"), read_lines(folder / "b-1" / "log.jsonl")
+    write_json(folder / "b-1" / "row.json", row | dict.fromkeys(("C", "flops_exact", "flops_paper"), huge))
+    write_lines(folder / "b-1" / "log.jsonl", [e | {"flops_exact": huge, "flops_paper": huge} for e in lines])
+    export(finished(folder), tmp_path / "results")
+    for rows in (read_live(finished(folder)), read_committed(tmp_path / "results")):
+        for frame in (rows.runs, rows.curves):
+            assert np.log(frame["flops_exact"]).max() == pytest.approx(np.log(float(huge)), rel=1e-6)
+        assert np.isfinite(np.log(rows.runs["C"])).all()
+
+
+def test_a_folder_that_was_moved_away_is_no_second_run(folder, tmp_path):
+    shutil.copytree(folder / "a-0", folder / "a-0-old")
+    assert export(finished(folder), tmp_path / "results") == 2
+    back = read_committed(tmp_path / "results")
+    assert sorted(back.runs["run"]) == ["a-0", "b-1"] and len(back.curves) == 4
+
+
+def test_a_run_that_is_trained_further_is_exported_when_it_is_done(folder, tmp_path):
+    assert export([folder / "a-0", folder / "c-2"], tmp_path / "results") == 1
+    assert read_committed(tmp_path / "results").runs["run"].tolist() == ["a-0"]
+
+
+def test_losses_of_averaged_weights_outlive_a_training_without_them(folder, tmp_path):
+    """A longer training that was not asked for a study's points took their numbers away."""
+    lines = read_lines(folder / "a-0" / "log.jsonl")
+    averaged = [e | {"val_loss_averaged": 0.5 + e["step"]} if "val_loss" in e else e for e in lines]
+    write_lines(folder / "a-0" / "log.jsonl", averaged)
+    export(finished(folder), tmp_path / "results")
+    without = [{k: v for k, v in e.items() if k != "val_loss_averaged"} for e in lines]
+
+    def kept(off):
+        again = [e | {"val_loss": e["val_loss"] * (1 + off)} if "val_loss" in e else e for e in without]
+        write_lines(folder / "a-0" / "log.jsonl", again)
+        export(finished(folder), tmp_path / "results")
+        curves = read_committed(tmp_path / "results").curves
+        return curves[curves["run"] == "a-0"]["val_loss_averaged"].tolist()
+
+    assert kept(1e-5) == [2.5, 4.5]
+    assert np.isnan(kept(0.01)).all()  # another training: its averages are not these
+
+
 def test_one_damaged_folder_does_not_stop_the_export_of_the_others(tmp_path, folder):
     (folder / "a-0" / "row.json").write_text("{")
     assert [f.name for f in finished(folder)] == ["b-1"]

@@ -21,12 +21,20 @@ def run_folder(parts: Parts, root: Path | None = None) -> Path:
 
 
 def is_done(folder: Path, steps: int) -> bool:
-    """Whether the run in `folder` is complete with at least `steps` steps."""
+    """Whether the run in `folder` is complete with at least `steps` steps, or was before it was trained further."""
     if not (folder / "row.json").exists() or not (folder / "config.json").exists():
         return False
     files.read_json(folder / "config.json", ("config", "loss_space"))
     row = files.read_json(folder / "row.json", runs.ROW_KEYS)
-    return row["status"] == "done" and row["steps"] >= steps
+    if row["status"] == "done" or row["steps"] < steps:
+        return row["steps"] >= steps
+    # averaged weights are validated where a training ends
+    return any(e["step"] == steps and "val_loss_averaged" in e for e in evaluations(folder))
+
+
+def evaluations(folder: Path) -> list[dict]:
+    """The lines of the log that are evaluations."""
+    return [e for e in files.read_lines(folder / "log.jsonl", ("step",)) if "val_loss" in e]
 
 
 def check_folder(folder: Path, parts: Parts) -> None:
@@ -45,16 +53,22 @@ def check_folder(folder: Path, parts: Parts) -> None:
         )
 
 
+def check_resumable(folder: Path) -> None:
+    """Raise a UserError if the run in `folder` was trained to an evaluation, before which there is a checkpoint always,
+    and has none: from its first step on, it would overwrite what it has."""
+    if not (folder / "checkpoint.json").exists() and (passed := evaluations(folder)):
+        raise UserError(
+            f"{folder.name} was evaluated at step {passed[-1]['step']} and has no checkpoint.json to go on from: "
+            "restore it, or delete the folder to train anew."
+        )
+
+
 def check_evaluated(folder: Path, budget: Budget) -> None:
     """Raise a UserError if the run in `folder` has passed a step that it is asked to be evaluated at."""
     if not budget.eval_at or not (folder / "checkpoint.json").exists():
         return
     passed = files.read_json(folder / "checkpoint.json", ("step",))["step"]  # what comes after is trained again
-    averaged = {
-        e["step"]: "val_loss_averaged" in e
-        for e in files.read_lines(folder / "log.jsonl", ("step",))
-        if "val_loss" in e and e["step"] <= passed
-    }
+    averaged = {e["step"]: "val_loss_averaged" in e for e in evaluations(folder) if e["step"] <= passed}
     # of the last step an evaluation that is missing altogether is made up
     if lost := [k for k in budget.eval_at if k <= passed and not averaged.get(k, k == passed)]:
         raise UserError(

@@ -25,11 +25,11 @@ from t2ikit.errors import UserError
 from t2ikit.hardware import gemm_peak
 from t2ikit.objectives import sample_losses
 from t2ikit.probe import Probe, make_probe
-from t2ikit.processes import catching, leave
+from t2ikit.processes import STOPS, catching, leave
 from t2ikit.train import ema
 from t2ikit.train.checkpoint import load_checkpoint, pack_optimizer, save_checkpoint, save_snapshot, unpack_optimizer
 from t2ikit.train.draw import draw
-from t2ikit.train.folder import check_evaluated, check_folder, is_done, run_folder, writer
+from t2ikit.train.folder import check_evaluated, check_folder, check_resumable, is_done, run_folder, writer
 from t2ikit.train.journal import Journal, memory_bytes
 from t2ikit.train.setup import Parts, resolve
 
@@ -48,6 +48,7 @@ def train(config: RunConfig, budget: Budget, root: Path | None = None, parts: Pa
         return folder
     with writer(folder) as lease, same_threads():
         if not is_done(folder, budget.steps):  # it may have been trained while this process asked for the lease
+            check_resumable(folder)
             identity = {"id": parts.id, "config": dataclasses.asdict(config), "loss_space": parts.loss_space}
             if lease:
                 files.write_json(folder / "config.json", identity | parts.resolved)
@@ -127,8 +128,7 @@ class Loop:
             if (self.processes == 1 and self.saved == self.step) or received.count(signal.SIGINT) > 1:
                 leave(signum)  # at once: nothing would be lost, or there is no more patience
 
-        # SIGUSR1 is Slurm's warning
-        with catching(note, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1), self.progress() as bar:
+        with catching(note, *STOPS), self.progress() as bar:
             if self.step < self.budget.steps:
                 self.encoded()
             while True:

@@ -25,7 +25,7 @@ from t2ikit.train.checkpoint import load_checkpoint, load_snapshot
 from t2ikit.train.folder import is_done, run_folder
 from t2ikit.train.loop import Loop, train
 from t2ikit.train.setup import resolve
-from t2ikit.workers import command
+from t2ikit.workers import command, found
 
 # Real processes that need not import torch again: forked from one that has, and that has no threads. Forked from the
 # tests' own, which has them, a child could wait for ever for a lock that no thread of it holds.
@@ -296,6 +296,28 @@ def test_an_evaluation_of_the_raw_weights_alone_is_not_a_studys(smoke):
         train(*smoke(steps=4, eval_every=2, eval_at=[2]))
 
 
+def test_a_run_stays_complete_for_its_steps_while_it_is_trained_further(smoke):
+    """A figure that needs the shorter run would wait for all of the longer one."""
+    folder = train(*smoke(steps=2))
+    write_json(folder / "row.json", read_json(folder / "row.json") | {"status": "stopped", "steps": 3})
+    assert is_done(folder, 2) and not is_done(folder, 3) and not is_done(folder, 4)
+    with runs.leased(folder):
+        assert train(*smoke(steps=2)) == folder
+        with pytest.raises(Busy):
+            train(*smoke(steps=4))
+
+
+def test_a_run_whose_checkpoint_is_gone_does_not_begin_again(smoke):
+    folder = train(*smoke(steps=2))
+    for path in folder.glob("checkpoint*"):
+        path.unlink()
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name != ".lease.lock"}
+    with pytest.raises(UserError, match="was evaluated at step 2 and has no checkpoint.json to go on from: restore it"):
+        train(*smoke(steps=4))
+    assert {p: p.read_bytes() for p in before} == before
+    assert train(*smoke(steps=2)) == folder  # it has what is asked for
+
+
 def test_steps_that_are_trained_again_can_still_be_evaluated(smoke):
     """Killed after a log line, long after its last checkpoint: the row is ahead of what training goes on from."""
     folder = train(*smoke(steps=2, eval_every=10))
@@ -463,6 +485,8 @@ def test_another_loss_space_does_not_go_on_in_the_same_log(trained, smoke, home)
         train(*smoke(steps=6, probe_images=2))
     with pytest.raises(UserError, match="another loss space"):
         train(*smoke(steps=4, probe_images=2))  # done, but its losses are not those asked for
+    (run,) = found([smoke(steps=4, probe_images=2)], home / "runs")
+    assert not run.done and "another loss space" in run.wrong
 
 
 def test_a_damaged_cache_shard_stops_training_with_its_name(smoke, home, shared_cache):
