@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.special import stdtr
 
 from t2ikit.errors import UserError
 from t2ikit.laws.intervals import LEVEL, spearman, t_quantile
@@ -58,18 +59,22 @@ def verdict(
 
 
 def needed(
-    value: float, low: float | None, high: float | None, n: int, end: float, lost: int = 1, level: float = LEVEL
-) -> int | None:
-    """The n of which a t interval about the same `value`, of the same scatter, would leave out `end`, where the claim
-    begins to fail, in 8 of 10 trials. lost: degrees of freedom that the estimate takes, 1 a mean, 2 a line.
-    level: the interval's."""
-    if low is None or high is None or n <= lost or value == end:
+    value: float, low: float | None, high: float | None, n: int, where: tuple[float, float], lost: int = 1,
+    level: float = LEVEL,
+) -> int | None:  # fmt: skip
+    """The n of which a t interval about the same `value`, of the same scatter, would lie inside the ends of `where`,
+    or outside if the value does, in 8 of 10 trials. lost: degrees of freedom that the estimate takes, 1 a mean, 2 a
+    line. level: the interval's."""
+    if low is None or high is None or n <= lost or value in where:
         return None
     scatter = (high - low) / 2 * n**0.5 / t_quantile(level, n - lost)
+    inside = where[0] < value < where[1]
 
     def enough(many: int) -> bool:
-        both = t_quantile(level, many - lost) + t_quantile(2 * POWER - 1, many - lost)
-        return both * scatter / many**0.5 <= abs(value - end)
+        away, half = (np.array(where) - value) / max(scatter / many**0.5, 1e-300), t_quantile(level, many - lost)
+        if not inside:  # beyond the nearer end
+            return stdtr(many - lost, np.abs(away).min() - half) >= POWER
+        return stdtr(many - lost, away[1] - half) - stdtr(many - lost, away[0] + half) >= POWER
 
     few, many = n, MANY
     if not enough(many):

@@ -16,6 +16,7 @@ from papers_repro.dit_laws.verdicts import (
     falls,
     far,
     flat_rate,
+    gives_hours_and_images,
     interior_minima,
     predicted,
     ranks_alike,
@@ -39,14 +40,15 @@ def of_the_print(audit: Sequence[dict]) -> list[Verdict]:
     """Figure 1: D13, D14, D15, for which nothing is trained."""
     return [
         refuses_two_points(),
-        audited("D14", "compute and tokens are given as GPU hours and images", audit, "epochs"),
-        audited("D15", "the paper's text agrees with its laws", audit, "statement", "crossing"),
+        gives_hours_and_images(),
+        audited("D15", "what the paper and its authors' answers say agrees with its laws", audit, "statement"),
     ]
 
 
 def of_printed_captions(audit: Sequence[dict]) -> list[Verdict]:
     """Figure 3: D15 of the printed FID laws of dense and sparse captions."""
-    return [audited("D15", "the law of dense captions is the better one over its whole range", audit, "crossing")]
+    both = [f for f in audit if f.get("laws") == ["FID", "FID sparse captions"]]
+    return [audited("D15", "the law of dense captions is the better one over its whole range", both, "crossing")]
 
 
 def losses(of: Mapping[str, Profile]) -> list[Verdict]:

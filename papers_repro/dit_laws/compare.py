@@ -48,13 +48,14 @@ def paired(first: Profile, second: Profile, counting: str = COUNTINGS[0]) -> Com
     if choose("counting", counting, COUNTINGS) == COUNTINGS[1] and len(pairs):
         c, spent = (at_vertices(p, lambda t: t["flops_exact"])[i] for p, i in ((first, j), (second, k)))
         other = other * (c / spent) ** fit_power(spent, other).exponent
-    ratio = fit_power(c, other / ours, x_label="C (FLOPs)", y_label="ratio of losses")
+    ratio = plain = fit_power(c, other / ours, x_label="C (FLOPs)", y_label="ratio of losses")
     if first.fit and second.fit and first.fit.jackknife and second.fit.jackknife:
         ratio = widened(ratio, float(np.hypot(first.fit.jackknife[2], second.fit.jackknife[2])), SHARED)
     middle, values = float(np.log(ratio.x).mean()), np.log(ratio.y)
     u, level = np.log(ratio.x) - middle, float(values.mean())
     noise, dof = float(np.sum((values - level - ratio.exponent * u) ** 2)) / (len(u) - 2), len(u) - 2
-    covariance = noise * np.diag([1 / len(u), 1 / (u @ u)])
+    wider = (ratio.high - ratio.low) / (plain.high - plain.low)  # what runs share holds for the crossing too
+    covariance = noise * wider**2 * np.diag([1 / len(u), 1 / (u @ u)])
     ends = fieller(-level, ratio.exponent, covariance, t_quantile(LEVEL, dof)) or ()
     place = [float(np.exp(np.clip(middle + v, -600, 600))) for v in (-level / ratio.exponent, *ends)]
     return Comparison(first.label, second.label, ratio, place[0], tuple(place[1:]) if ends else None)

@@ -50,8 +50,7 @@ def exponent(id: str, p: Profile, name: str, printed: str, fit: PowerFit | None 
     if fit is None:
         return verdict(id, claim, p.tier, law.b, why=_lawless(p))
     where = (law.b - margin, law.b + margin)
-    end = where[fit.exponent > law.b]
-    needs = needed(fit.exponent, fit.low, fit.high, fit.n, end, lost=2)
+    needs = needed(fit.exponent, fit.low, fit.high, fit.n, where, lost=2)
     row = verdict(id, claim, p.tier, law.b, fit.exponent, fit.low, fit.high, fit.n, where, needs=needs)
     if printed in ("loss", "FID") and fit.x.max() < law.low:
         why = f"another {printed}, at {fit.x.max():.0e} FLOPs and less; the print's starts at {law.low:.0e}"
@@ -65,7 +64,7 @@ def falls(id: str, p: Profile, what: str = "") -> Verdict:
     claim, fit = f"{p.label}{what and ': '}{what} falls with C as a power law", p.law("loss_opt")
     if fit is None:
         return verdict(id, claim, p.tier, "< 0", why=_lawless(p))
-    needs = needed(fit.exponent, fit.low, fit.high, fit.n, 0, lost=2)
+    needs = needed(fit.exponent, fit.low, fit.high, fit.n, (-np.inf, 0.0), lost=2)
     row = verdict(id, claim, p.tier, "< 0", fit.exponent, fit.low, fit.high, fit.n, (-np.inf, 0.0), needs=needs)
     if row["verdict"] == "reproduced" and (bend := fit.bend()) and not bend[1] <= 0 <= bend[2]:
         way = "steeper" if bend[0] < 0 else "flatter"
@@ -98,7 +97,7 @@ def steeper(id: str, claim: str, first: Profile, second: Profile) -> Verdict:
         return verdict(id, claim, first.tier, "< 0", why=_unpaired(first, second, error))
     return under_both([
         verdict(id, claim, first.tier, "< 0", r.exponent, r.low, r.high, r.n, (-np.inf, 0.0),
-                needs=needed(r.exponent, r.low, r.high, r.n, 0, lost=2))
+                needs=needed(r.exponent, r.low, r.high, r.n, (-np.inf, 0.0), lost=2))
         for r in ratios
     ])  # fmt: skip
 
@@ -143,17 +142,21 @@ def under_both(rows: Sequence[Verdict]) -> Verdict:
 
 
 def shape_matters(id: str, p: Profile) -> Verdict:
-    """D17: at equal N and C the worst shape is at most 1% above the best, in every seed. Noise adds to the distance of
-    the worst from the best, so that a flat basin may be missed and none is claimed wrongly."""
+    """D17: at equal N and C the worst shape is at most 1% above the best, a value a seed that has all shapes. Worst and
+    best are those of the other seeds: by a seed's own, its noise alone would set them apart."""
     claim = f"at equal N the worst of these shapes is at most {FLAT:.0%} above the best"
-    whole = p.table.groupby("seed")[p.y].agg(["min", "max", "size"])
-    whole = whole[whole["size"] == len(p.study.points(p.tier))]
-    above = (whole["max"] / whole["min"] - 1).to_numpy()
+    losses = p.table.pivot_table(index="seed", columns="backbone", values=p.y)
+    losses = losses.dropna() if losses.shape[1] == len(p.study.points(p.tier)) else losses[:0]
+    others = [losses.drop(index=seed).mean() if len(losses) > 1 else losses.loc[seed] for seed in losses.index]
+    above = np.array([
+        losses.loc[seed, mean.idxmax()] / losses.loc[seed, mean.idxmin()] - 1
+        for seed, mean in zip(losses.index, others, strict=True)
+    ])  # fmt: skip
     low, high = mean_interval(above)
     why = "" if low is not None else "one seed: its spread is unknown" if len(above) else NOTHING
-    mean = float(above.mean()) if len(above) else None
-    needs = needed(mean, low, high, len(above), FLAT) if len(above) else None
-    return verdict(id, claim, p.tier, f"< {FLAT:g}", mean, low, high, len(above), (-np.inf, FLAT), why, needs)
+    mean, where = float(above.mean()) if len(above) else None, (-np.inf, FLAT)
+    needs = needed(mean, low, high, len(above), where) if len(above) else None
+    return verdict(id, claim, p.tier, f"< {FLAT:g}", mean, low, high, len(above), where, why, needs)
 
 
 def far(id: str, beyond: pd.DataFrame, tier: str) -> list[Verdict]:
@@ -191,17 +194,15 @@ def ranks_alike(id: str, claim: str, table: pd.DataFrame, x: str, y: str, tier: 
 
 def flat_rate(id: str, sweep: pd.DataFrame, own: dict[str, float], tier: str) -> list[Verdict]:
     """D10: at half and at twice a size's best rate the loss is at most 1% above that at it, and at sixteen times and a
-    sixteenth of its own rate more than 1% above the best: means over sizes, their intervals over seeds; one seed
-    decides nothing. Of half and twice the worse counts, its interval as wide as two at once ask: the worst of several
-    noisy rates, seed by seed, would lie above the best where nothing differs. A seed counts where it has these rates of
-    every size."""
+    sixteenth of its own rate, the better of the two, more than 1% above it: means over sizes, their intervals over
+    seeds; one seed decides nothing. Of half and twice the worse counts, its interval as wide as two at once ask: the
+    worst of several noisy rates, seed by seed, would lie above the best where nothing differs. A seed counts where it
+    has these rates of every size."""
     octaves = np.log2(sweep["lr"] / sweep["backbone"].map(own).astype(float)).round().astype(int)
     sides = _beside(sweep.assign(octave=octaves), list(own))
-    worse = sides[sides.mean().idxmax()].to_numpy() if len(sides) else np.array([])
-    far = sweep[octaves.abs().gt(3) & sweep["seed"].isin(sides.index)]
-    counts = far.groupby(["seed", "backbone"])["lr"].nunique().unstack().reindex(columns=list(own))
-    far = far[far["seed"].isin(counts.index[(counts >= 2).all(axis=1)])]
-    outside = far.groupby(["backbone", "seed"])["above"].min().groupby("seed").mean().to_numpy()
+    both = sides[["half", "twice"]]
+    worse = both[both.mean().idxmax()].to_numpy() if len(sides) else np.array([])
+    outside = sides["outside"].dropna().to_numpy() if len(sides) else np.array([])
     two = 1 - (1 - LEVEL) / 2
     rows = []
     for claim, of_seed, where, level, said in (
@@ -212,16 +213,17 @@ def flat_rate(id: str, sweep: pd.DataFrame, own: dict[str, float], tier: str) ->
         low, high = mean_interval(of_seed, level)
         why = said if low is not None else "one seed: its spread is unknown" if len(of_seed) else NOTHING
         mean = float(of_seed.mean()) if len(of_seed) else None
-        needs = needed(mean, low, high, len(of_seed), FLAT, level=level) if len(of_seed) else None
+        needs = needed(mean, low, high, len(of_seed), where, level=level) if len(of_seed) else None
         printed = f"{'<' if where[1] == FLAT else '>'} {FLAT:g}"
         rows.append(verdict(id, claim, tier, printed, mean, low, high, len(of_seed), where, why, needs))
     return rows
 
 
 def _beside(sweep: pd.DataFrame, sizes: Sequence[str]) -> pd.DataFrame:
-    """How far the loss at half and at twice a size's best rate lies above that at it, a row a seed, the mean over
-    `sizes`. The best is that of the other seeds: by the seed's own, what is asked of it would have chosen it. With one
-    seed it is the size's own rate."""
+    """How far the loss at half and at twice a size's best rate lies above that at it, and how far the lower one of
+    those at sixteen times and a sixteenth of its own rate (a NaN without both): a row a seed, the mean over `sizes`.
+    The best is that of the other seeds: by the seed's own, what is asked of it would have chosen it. With one seed it
+    is the size's own rate."""
     losses = sweep.pivot_table(index=["backbone", "seed"], columns="octave", values="val_loss")
     rows = {}
     for backbone, seed in losses.index:
@@ -230,10 +232,13 @@ def _beside(sweep: pd.DataFrame, sizes: Sequence[str]) -> pd.DataFrame:
         best = [k for k in sorted(known) if of.reindex([k - 1, k, k + 1]).notna().all()]
         if best:
             at = others[best].mean().idxmin() if len(others) else 0
-            rows[seed, backbone] = {side: of[at + k] / of[at] - 1 for k, side in ((-1, "half"), (1, "twice"))}
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=["half", "twice"])
+            wide = of[[k for k in of.index if abs(k) > 3]].dropna()
+            least = wide.min() / of[at] - 1 if len(wide) > 1 else np.nan
+            rows[seed, backbone] = {"half": of[at - 1] / of[at] - 1, "twice": of[at + 1] / of[at] - 1, "outside": least}
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=["half", "twice", "outside"])
     counts = pd.Series(dtype=int) if table.empty else table.groupby(level=0).size()
-    return table[[seed in counts.index[counts == len(sizes)] for seed, *_ in table.index]].groupby(level=0).mean()
+    table = table.loc[np.array([counts[seed] == len(sizes) for seed, *_ in table.index], bool)]
+    return table if table.empty else table.groupby(level=0).agg(lambda values: values.mean(skipna=False))
 
 
 def covered(p: Profile, floor: float | None) -> list[Verdict]:
@@ -261,7 +266,7 @@ def covered(p: Profile, floor: float | None) -> list[Verdict]:
 
 
 def refuses_two_points() -> Verdict:
-    """D13: asked of the code itself: two points are refused, five give an interval."""
+    """D13, asked of the code itself: two points are refused, five give an interval."""
     x = np.geomspace(1, 100, 5)
     fit = laws.fit_power(x, x**-0.1 * (1 + 0.01 * np.array([1, -1, 0, 1, -1])))
     try:
@@ -269,12 +274,20 @@ def refuses_two_points() -> Verdict:
         refused = False
     except UserError:
         refused = True
-    row = verdict("D13", "a fit needs five points; two are refused; every law has an interval", "all", "refused")
+    row = verdict("D13", "a power law needs five points: two are refused, five have an interval", "all", "refused")
     return row | {"verdict": "reproduced" if refused and fit.low is not None else "contradicted", "n": 5}
 
 
+def gives_hours_and_images() -> Verdict:
+    """D14, asked of the code itself: each budget of tier paper comes with hours of a GPU and images."""
+    costs = studies.INCONTEXT.budget_costs("paper", {"GPU": 4e14})
+    given = costs[["GPU_hours", "images_from", "images_to"]].gt(0).all(axis=None)
+    row = verdict("D14", "compute and tokens are given as GPU hours and images", "all", "given", n=len(costs))
+    return row | {"verdict": "reproduced" if given else "contradicted"}
+
+
 def audited(id: str, claim: str, audit: Sequence[dict], *checks: str) -> Verdict:
-    """D14, D15: exact arithmetic on the printed numbers: contradicted if any finding of the named checks fails."""
+    """D15: exact arithmetic on the printed numbers: contradicted if any finding of the named checks fails."""
     found = [f for f in audit if f["check"].startswith(checks)]
     failed = [f for f in found if f["verdict"] == "fail"]
     row = verdict(id, claim, "print", n=len(found), why=f"{len(failed)} of {len(found)} findings fail")

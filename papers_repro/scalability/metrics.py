@@ -110,34 +110,48 @@ def alike(table: pd.DataFrame) -> pd.DataFrame:
 def stable(table: pd.DataFrame, tier: str) -> list[Verdict]:
     """S24: each other metric of drawn images ranks the backbones as TIFA does."""
     places, rows = ranks(table), []
+    of = table.assign(noise=variance(table)).groupby(["metric", "backbone"])[["value", "noise"]].mean()
     for other in [m for m in places if "tifa" not in m and m not in NO_IMAGES] if "tifa" in places else ():
         both = places[["tifa", other]].dropna()
-        rows.append(ranked("S24", f"{other} ranks backbones as TIFA does", *both.to_numpy().T, tier))
+        row = ranked("S24", f"{other} ranks backbones as TIFA does", *both.to_numpy().T, tier)
+        left = attenuation(*(of.loc[metric].loc[both.index] for metric in ("tifa", other)))
+        rows.append(in_noise(row, left, "prompts"))
     why = NOTHING
     return rows or [verdict("S24", "metrics rank backbones alike", tier, ALIKE, why=why)]
 
 
+def variance(table: pd.DataFrame) -> pd.Series:
+    """Of each score over its prompts, by its 95% interval; 0 where it has none."""
+    return (((table["high"] - table["low"]) / (2 * t_quantile(LEVEL, np.inf))) ** 2).fillna(0.0)
+
+
+def attenuation(*scores: pd.DataFrame) -> float:
+    """The factor by which the `noise` (a variance) of two scores, each with a column `value` over backbones, lowers the
+    correlation of what they measure (Spearman 1904)."""
+    return float(np.sqrt(np.prod([max(0.0, 1 - of["noise"].mean() / of["value"].var()) for of in scores])))
+
+
 def early(table: pd.DataFrame, tier: str, metric: str = "tifa", guidance: float = GUIDANCE) -> list[Verdict]:
     """S32: scores at each earlier step rank the backbones as the last step does; both of images drawn alike, in the way
-    that gives most backbones at that step. Noise of the prompts lowers rho: where it could do so below what is claimed
-    though the backbones rank alike, no lower rho contradicts."""
+    that gives most backbones at that step, of such ways for most prompts. Noise of the prompts lowers rho: where it
+    could do so below what is claimed though the backbones rank alike, no lower rho contradicts."""
     table = table[(table["metric"] == metric) & np.isclose(table["images.guidance"].astype(float), guidance)]
-    table = table.assign(noise=((table["high"] - table["low"]) / (2 * t_quantile(LEVEL, np.inf))) ** 2)
-    found: dict[int, pd.DataFrame] = {}
+    table = table.assign(noise=variance(table))
+    found: dict[int, tuple[tuple, pd.DataFrame]] = {}
     for _, of in table.groupby(WAY):
         then = of.groupby(["step", "backbone"])[["value", "noise"]].mean()
         end = of[of["step"] == of["steps"]].groupby("backbone")[["value", "noise"]].mean()
         for step in of.loc[of["step"] < of["steps"], "step"].unique():
             both = then.loc[step].join(end.add_suffix(" at the end"), how="inner").dropna(subset=["value"])
-            if len(both) > max(2, len(found.get(step, ()))):
-                found[step] = both
+            if len(both) > 2:
+                found[step] = max(found.get(step, ((), both)), ((len(both), of["n"].max()), both), key=lambda f: f[0])
     rows = []
-    for step, both in sorted(found.items()):
-        scores = both[["value", "value at the end"]]
-        row = ranked("S32", f"{metric} at step {step:,} ranks backbones as at the end", *scores.to_numpy().T, tier)
-        noise = both[["noise", "noise at the end"]].mean().to_numpy()
-        alike = float(np.sqrt(np.prod(np.clip(1 - noise / scores.var().to_numpy(), 0, 1))))
-        rows.append(in_noise(row, alike, "prompts"))
+    for step, (_, both) in sorted(found.items()):
+        then = both[["value", "noise"]]
+        end = both[["value at the end", "noise at the end"]].set_axis(then.columns, axis="columns")
+        says = f"{metric} at step {step:,} ranks backbones as at the end"
+        row = ranked("S32", says, then["value"].to_numpy(), end["value"].to_numpy(), tier)
+        rows.append(in_noise(row, attenuation(then, end), "prompts"))
     return rows or [verdict("S32", f"{metric} ranks backbones early", tier, ALIKE, why=NOTHING)]
 
 
@@ -173,9 +187,11 @@ def guidance_ranks(table: pd.DataFrame, metric: str = "tifa") -> pd.DataFrame:
     places = wide.rank(axis="columns", ascending=metric.startswith(LESS))
     if GUIDANCE not in places.index or places.shape[1] < 3:
         return places
-    against = places.loc[GUIDANCE].to_numpy()
     others = places.drop(index=GUIDANCE)
-    found = [spearman(row.to_numpy(), against) for _, row in others.iterrows()]
+    every = others.columns[others.notna().all() & places.loc[GUIDANCE].notna()]  # drawn at each guidance
+    if len(every) < 3:
+        return places
+    found = [spearman(row.to_numpy(), places.loc[GUIDANCE, every].to_numpy()) for _, row in others[every].iterrows()]
     told = pd.DataFrame(found, index=others.index)[["rho", "p"]]
     return places.join(told.rename(columns={"rho": f"rho with {GUIDANCE:g}", "p": "exact p"}))
 
@@ -196,11 +212,11 @@ def without_sampling(table: pd.DataFrame, curves: pd.DataFrame, guidance: float 
 
 def instead(points: pd.DataFrame, tier: str) -> list[Verdict]:
     """Whether what needs no images ranks the runs of `without_sampling` as TIFA does, among those of one length: over
-    all of them length alone would carry it."""
+    all of them length alone would carry it. n counts backbones: two seeds of one are nearly one point."""
     rows = []
     for name, sign in (("caption_gap", 1), ("information", 1), ("flip_accuracy", 1), ("val_loss", -1)):
-        both = points.assign(**{name: sign * points[name]})[["step", "tifa", name]].dropna()
+        both = points.assign(**{name: sign * points[name]})[["step", "backbone", "tifa", name]].dropna()
         says = f"{'' if sign > 0 else '−'}{name} ranks runs as TIFA does"
         groups = [of for _, of in both.groupby("step")]
-        rows.append(ranked_within("TIFA", says, groups, "tifa", name, len(both), tier, "lengths"))
+        rows.append(ranked_within("TIFA", says, groups, "tifa", name, both["backbone"].nunique(), tier, "lengths"))
     return rows

@@ -24,6 +24,7 @@ from t2ikit.results import Results
 SCORE = "flip_accuracy"
 MATCH = 0.02  # what "matches within noise" and "gains little" allow either way, of a score between 0 and 1
 SEEDS = 2  # standard errors by the seeds' spread inside which nothing is decided
+ABSENT = "not there at the end: counted as if"
 NAMES = {"step": "steps", "flops_paper": "compute"}
 
 
@@ -56,8 +57,7 @@ class Ahead:
             n, mean, t = len(both), gained.mean(), t_quantile(LEVEL, len(both) - 1)
             paired, apart = gained.std(ddof=1) / n**0.5, np.hypot(*scores.std(axis=0, ddof=1)) / n**0.5
             half, widest = max(t * paired, SEEDS * apart), t * max(paired, apart)
-            end = self.margin if mean > 0 else -self.margin
-            needs = needed(mean, mean - widest, mean + widest, n, end)
+            needs = needed(mean, mean - widest, mean + widest, n, where)
             return verdict(*head, mean, mean - half, mean + half, n, where, needs=needs)
         half = t_quantile(LEVEL, 1e6) * np.hypot(*(at(c, x, ends[0], f"{score}_se") for c in both[0]))
         row = verdict(*head, gained[0], gained[0] - half, gained[0] + half, 1)
@@ -75,8 +75,9 @@ class Sooner:
     x: str = "step"
 
     def __call__(self, curves: pd.DataFrame, score: str = SCORE) -> Verdict:
-        """The verdict from `curves` of one world. A run that does not get there counts as if it had at its end, one
-        that is there when it is first scored from then on; both are said. Where a run is first scored too late for so
+        """The verdict from `curves` of one world. A run that does not get there counts as if it had at its end, which
+        is too early, so that it reproduces nothing, one that is there when it is first scored from then on; both are
+        said. Where a run is first scored too late for so
         large a factor to be seen, nothing is decided."""
         says = f"reaches {self.second}'s last score ({score}) with {self.times:g} times less {NAMES[self.x]}"
         head = (self.id, f"{self.first} {says}", tier_of(curves), f"{self.times:g} times")
@@ -98,8 +99,10 @@ class Sooner:
         if late:
             row = verdict(*head, *np.exp([factor.mean(), low, high]), len(both), why=why)
             return row | {"verdict": "undecided"}
-        needs = needed(factor.mean(), low, high, len(both), np.log(self.times))
-        return verdict(*head, *np.exp([factor.mean(), low, high]), len(both), (self.times, np.inf), why, needs)
+        needs = needed(factor.mean(), low, high, len(both), (np.log(self.times), np.inf))
+        row = verdict(*head, *np.exp([factor.mean(), low, high]), len(both), (self.times, np.inf), why, needs)
+        bounds = any(how == ABSENT for _, how in found)  # the factor may be less
+        return row | {"verdict": "undecided"} if bounds and row["verdict"] == "reproduced" else row
 
 
 @dataclass(frozen=True)
@@ -132,7 +135,7 @@ class Slope:
         error = float(noise * contrast @ np.linalg.inv(design.T @ design) @ contrast) ** 0.5
         difference, half = float(contrast @ solved), t_quantile(LEVEL, freedom) * error
         low, high = difference - half, difference + half
-        needs = needed(difference, low, high, len(of), 0, lost=3)
+        needs = needed(difference, low, high, len(of), (0, np.inf), lost=3)
         row = verdict(*head, difference, low, high, len(of), (0, np.inf), seeded(len(seeds), len(of)), needs)
         why = "one seed a backbone: the interval is by the scatter about the lines alone"
         return row if len(seeds) else row | {"verdict": "undecided", "why": why, "needs": None}
@@ -201,7 +204,7 @@ def reached(curve: pd.DataFrame, x: str, column: str, goal: float) -> tuple[floa
     values, places = curve[column].to_numpy(float), curve[x].to_numpy(float)
     there = np.flatnonzero(values >= goal)
     if not len(there):
-        return places[-1], "not there at the end: counted as if"
+        return places[-1], ABSENT
     k = there[0]
     if k == 0:
         return places[0], "there when first scored: counted from then"

@@ -16,6 +16,7 @@ from t2ikit.laws.result import finding
 
 METRIC_RANGE = {"TIFA": (0.0, 1.0), "CLIP": (-1.0, 1.0), "FID": (0.0, math.inf), "loss": (0.0, math.inf),
                 "N_opt": (0.0, math.inf), "D_opt": (0.0, math.inf)}  # fmt: skip
+NUMBERS = ("low", "high", "plot_low", "plot_high", "points")
 NEEDED = ("quantity", "predictor", "predictor_unit", "exponent", "low", "high")  # columns of laws.csv
 LOWER_IS_BETTER = ("FID", "loss")
 PREFIXES = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
@@ -81,10 +82,19 @@ def read_laws(path: str | Path) -> list[PrintedLaw]:
         if lacking := [name for name in NEEDED if row.get(name) is None]:
             needed = ", ".join(NEEDED)
             raise UserError(f"{path}, line {number}: {lacking[0]} is empty or no column; a law needs {needed}.")
+        for name in NUMBERS:
+            try:
+                row[name] = None if row.get(name) is None else float(row[name])
+            except ValueError:
+                raise UserError(f"{path}, line {number}: {name} is {row[name]!r}: give a number, or nothing.") from None
+        for name in ("coefficient", "exponent"):  # as printed, whose digits tell how it was rounded
+            try:
+                float(row.get(name) or 0)
+            except ValueError:
+                raise UserError(f"{path}, line {number}: {name} is {row[name]!r}: give a plain number.") from None
     return [
         PrintedLaw(row["quantity"], row["predictor"], row["predictor_unit"], row.get("coefficient") or "",
-                   row["exponent"], *(None if row.get(name) is None else float(row[name])
-                     for name in ("low", "high", "plot_low", "plot_high", "points")))
+                   row["exponent"], *(row[name] for name in NUMBERS))
         for row in rows
     ]  # fmt: skip
 

@@ -60,7 +60,7 @@ def fit_frontier(
     The frontier is the best of its noise: its level is biased towards good luck and its points are few curves, so the
     interval is a guide (`claimed` is False). UserError for fewer than five frontier points.
     """
-    prepare({"cost": cost, "score": score})
+    prepare({"cost": cost, "score": score}, runs=runs)
     cost, score = np.asarray(cost, float).ravel(), np.asarray(score, float).ravel()
     index = pareto(cost, score, maximise=maximise)
     if len(index) < LEAST_POINTS:

@@ -32,7 +32,7 @@ def hold_out_largest(
     its seeds averaged: the best seed of many is a lucky one. Only points smaller in C are used. UserError for values
     that are no positive numbers, held-out ones included.
     """
-    prepare({"N": N, "D": D, "loss": loss, "C": C})
+    prepare({"N": N, "D": D, "loss": loss, "C": C}, weights=weights, runs=runs)
     N, D, loss = (np.asarray(values, float).ravel() for values in (N, D, loss))
     c = 6 * N * D if C is None else np.asarray(C, float).ravel()
     labels = group_budgets(c)

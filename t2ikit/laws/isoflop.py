@@ -148,9 +148,11 @@ def fit_isoflop(
         if runs is not None and len(np.unique(runs[trained])) < trained.sum():
             halves = _over_runs(runs, [(g, C[g], N[g], D[g], loss[g], trained[g]) for g in groups], min_steps)
     if halves is not None:
+        *halves, bend = halves
         laws = [widened(law, half, SHARED) for law, half in zip(laws, halves, strict=True)]
+        laws[2] = replace(laws[2], shared_bend=bend)
     found = _audit(budgets, good, laws[0], fitted) + audit
-    return IsoflopFit(budgets, *laws, fitted, found, len(C), halves)
+    return IsoflopFit(budgets, *laws, fitted, found, len(C), None if halves is None else tuple(halves))
 
 
 def vertices(good: Sequence[Budget]) -> np.ndarray:
@@ -159,8 +161,9 @@ def vertices(good: Sequence[Budget]) -> np.ndarray:
 
 
 def _over_runs(runs: np.ndarray, groups: list[tuple], min_steps: int) -> tuple[float, ...] | None:
-    """Half-widths of the three exponents by the jackknife that leaves out one run at a time, with Student's t of one
-    degree of freedom less than there are runs; None where without some run fewer than three vertices are left."""
+    """Half-widths of the three exponents and of the loss's bend by the jackknife that leaves out one run at a time,
+    with Student's t of one degree of freedom less than there are runs; None where without some run fewer than three
+    vertices are left, infinite of the bend where fewer than four."""
     exponents, labels = [], np.unique(runs)
     for label in labels:
         left = [_budget(*(v[runs[g] != label] for v in of), min_steps) for g, *of in groups if (runs[g] != label).any()]
@@ -168,10 +171,11 @@ def _over_runs(runs: np.ndarray, groups: list[tuple], min_steps: int) -> tuple[f
         if len(good) < 3:
             return None
         c, *columns = np.log(vertices(good))
-        exponents.append([np.polyfit(c, v, 1)[0] for v in columns])
+        bend = 2 * np.log(10) * np.polyfit(c, columns[2], 2)[0] if len(good) > 3 else np.nan
+        exponents.append([*(np.polyfit(c, v, 1)[0] for v in columns), bend])
     k = len(labels)
     error = np.sqrt((k - 1) * np.var(exponents, axis=0))
-    return tuple(float(v) for v in t_quantile(LEVEL, k - 1) * error)
+    return tuple(float(v) for v in t_quantile(LEVEL, k - 1) * np.nan_to_num(error, nan=np.inf))
 
 
 def _budget(C, N, D, loss, trained, min_steps: int) -> Budget:

@@ -44,6 +44,7 @@ class PowerFit(Result):
     y: np.ndarray = field(repr=False)
     curvature: Curvature = field(repr=False)
     centre: float = field(repr=False)  # mean of log x
+    shared_bend: float = 0.0  # what points that share runs widen the interval of `bend` to, at least
     hold_out: dict | None = None  # the largest x predicted from the rest, where a file was read
     audit: list[dict] = field(default_factory=list)
     chart_kind = "power"
@@ -78,6 +79,7 @@ class PowerFit(Result):
         variance = residual @ residual / (self.n - 3) * np.linalg.inv(design.T @ design)[2, 2]
         rounding = 1e-9  # of an exact law
         middle, half = 2 * float(found[2]), 2 * t_quantile(LEVEL, self.n - 3) * float(variance) ** 0.5 + rounding
+        half = max(half, self.shared_bend)
         return middle, middle - half, middle + half
 
     def as_dict(self) -> dict:

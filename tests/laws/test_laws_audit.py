@@ -208,6 +208,13 @@ def test_a_law_without_its_range_and_a_statement_without_its_law_are_refused(tmp
     (tmp_path / "laws.csv").write_text(head + "loss,C,FLOPs,2.4,-0.028,1e17,\n")
     with pytest.raises(UserError, match="laws.csv, line 2: high is empty"):
         audit_folder(tmp_path)
+    for bad, named in (
+        ("2.4,-0.028,unknown,1e20", "low is 'unknown'"),
+        ("2.4,-0.027 ± 0.001,1,2", "exponent is '-0.02"),
+    ):
+        (tmp_path / "laws.csv").write_text(head + f"loss,C,FLOPs,{bad}\n")
+        with pytest.raises(UserError, match=f"laws.csv, line 2: {named}"):
+            audit_folder(tmp_path)
     (tmp_path / "laws.csv").write_text(head + "loss,C,FLOPs,2.4,-0.028,1e17,1e20\n")
     (tmp_path / "statements.csv").write_text(
         "id,kind,statement,where,left,right,printed,unit\nx,params_at,a model,text,1e20,,1e9,\n"

@@ -190,3 +190,6 @@ def test_frontier_law_warns_of_few_curves():
     assert any(line["check"] == "clusters" and line["verdict"] == "warning" for line in fit.audit)
     with pytest.raises(UserError, match="frontier has"):
         fit_frontier([1, 2, 3], [3, 2, 1], maximise=True)
+    for labels in (list("abc"), list("abc") * 20):
+        with pytest.raises(UserError, match="The columns differ in length"):
+            fit_frontier(cost, score, maximise=True, runs=labels)

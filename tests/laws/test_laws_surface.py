@@ -177,6 +177,8 @@ def test_authors_form_on_their_runs():
 
 def test_hold_out_predicts_the_large_language_model():
     _, _, (n, d, loss) = language_models("rpj")
+    with pytest.raises(UserError, match="The columns differ in length"):
+        hold_out_largest(n, d, loss, runs=np.zeros(len(n) - 1))
     held = hold_out_largest(n, d, loss)
     assert held["points"] == 1 and held["fitted_on"] == len(n) - 1
     assert held["error"] < 0.01 and held["covered"] == 1.0

@@ -14,7 +14,7 @@ from papers_repro.dit_laws import compare, plots, predict, profiles, scores, stu
 from t2ikit import batch, papers
 from t2ikit.data.world import get_world
 from t2ikit.errors import UserError
-from t2ikit.laws import audit_folder, fit_power
+from t2ikit.laws import audit_folder, fit_isoflop, fit_power
 from t2ikit.metrics.likelihood import chain, variational_bound
 from t2ikit.objectives import DDPM
 from t2ikit.results import Results, combine, read_committed, read_live
@@ -149,6 +149,38 @@ def test_a_loss_that_falls_and_bends_follows_no_power_law():
     assert verdicts.falls("D3", rising, "loss")["verdict"] == "contradicted"
 
 
+@pytest.mark.parametrize("luck", ["run", "size", "growing"])
+def test_luck_that_budgets_share_is_no_bend(luck):
+    """Each budget's points are of the same trainings: by Student's t over vertices alone, one in five bent falsely."""
+    rng, bent = np.random.default_rng(3), 0
+    straight = OURS.table.assign(true=lambda t: t["C"] ** -0.19 * 10 ** (0.15 * np.log10(t["N"] / t["C"] ** 0.6) ** 2))
+    group = {"run": "run", "growing": "run", "size": "backbone"}[luck]
+    for _ in range(60):
+        drawn = straight[group].map({name: rng.standard_normal() for name in straight[group].unique()})
+        growth = (straight["C"] / straight["C"].max()) ** 0.6 if luck == "growing" else 1.0
+        table = straight.assign(val_loss_averaged=straight["true"] * np.exp(0.03 * drawn * growth))
+        columns = (table[name].to_numpy() for name in ("C", "N", "val_loss_averaged"))
+        fit = fit_isoflop(*columns, runs=table["run"].to_numpy(), surface=False, min_steps=1)
+        bent += verdicts.falls("D3", replace(OURS, table=table, fit=fit))["verdict"] == "contradicted"
+    assert bent <= 6
+
+
+def test_noise_alone_makes_no_shape_worse_and_no_rate_bad():
+    """The range of several noisy values is no effect, and neither is the distance from a seed's luckiest rate."""
+    rng, shape, wide = np.random.default_rng(0), 0, 0
+    study, sweep = studies.WIDTH_DEPTH, studies.LEARNING_RATE
+    rates = sweep.rate_runs("tiny", range(4))
+    own = {b: sweep.config(b, "tiny")[0].lr for b in sweep.at("tiny").backbones}
+    frame = pd.DataFrame([{"backbone": c.backbone, "lr": c.lr, "seed": c.seed} for c, _ in rates])
+    flat = profile_of(study, seeds=range(4))
+    for _ in range(100):
+        noisy = flat.table.assign(val_loss_averaged=1 + 0.02 * rng.standard_normal(len(flat.table)))
+        shape += verdicts.shape_matters("D17", replace(flat, table=noisy))["verdict"] == "contradicted"
+        losses = frame.assign(val_loss=1 + 0.03 * rng.standard_normal(len(frame)))
+        wide += verdicts.flat_rate("D10", losses, own, "tiny")[1]["verdict"] == "reproduced"
+    assert shape <= 8 and wide <= 8
+
+
 def test_where_two_families_cross():
     at, slope = 2e13, -0.02
     other = profile_of(studies.INCONTEXT, "other", loss=lambda p: loss_at(p) * (p.C / at) ** slope)
@@ -172,6 +204,11 @@ def test_where_two_families_cross():
     alike = profile_of(studies.INCONTEXT, "alike", loss=lambda p: 0.9 * loss_at(p), noise=0.003)
     assert compare.paired(OURS, alike).crossing_interval is None
     assert verdicts.crosses("D6", OURS, alike)["verdict"] == "undecided"
+    # what runs share widens the difference of the slopes until it may be none: so does it the crossing
+    shared = (0.0, 0.0, 2 * abs(slope))
+    ours, others = (replace(p, fit=replace(p.fit, jackknife=shared)) for p in (OURS, other))
+    found = compare.paired(ours, others)
+    assert found.ratio.low < 0 < found.ratio.high and found.crossing_interval is None
 
 
 def test_the_largest_budget_and_a_far_run_are_predicted():

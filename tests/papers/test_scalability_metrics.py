@@ -119,6 +119,34 @@ def test_early_scores_of_runs_without_a_last_one_are_left_out_and_the_most_promp
     assert row["n"] == 5 and row["ours"] == pytest.approx(1)
 
 
+def test_of_ways_of_as_many_backbones_that_of_most_prompts_counts(rows):
+    """At a tie the hash of the prompts had decided S32."""
+    late = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
+    for names in (("a", "z"), ("z", "a")):
+        made = []
+        for sign, n, prompts in ((1, 1000, names[0]), (-1, 200, names[1])):
+            for b, v in zip(BACKBONES, late, strict=True):
+                made += [score(f"r-{b}", "tifa", v, n=n, prompts=prompts)]
+                made += [score(f"r-{b}", "tifa", sign * v, step=50, n=n, prompts=prompts)]
+        (row,) = metrics.early(metrics.joined(pd.DataFrame(made), rows), "tiny")
+        assert row["ours"] == pytest.approx(1)
+
+
+def test_metrics_that_noise_drowns_contradict_nothing(rows):
+    rising = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
+    (row,) = metrics.stable(table(rows, tifa=rising / 10, **{"contrastive-v1": rising[::-1]}), "tiny")
+    assert row["ours"] == pytest.approx(-1) and row["verdict"] == "undecided"
+    assert row["why"] == "noise of the prompts leaves about 0.00 of a rho"
+
+
+def test_a_guidance_that_some_backbones_lack_leaves_the_others(rows):
+    made = [score(f"r-{b}", "tifa", k, guidance=g) for k, b in enumerate(BACKBONES[:4]) for g in (1.0, 7.5)
+            if (k, g) != (3, 1.0)] + [score(f"r-{BACKBONES[3]}", "tifa", 3.0, guidance=2.0)]  # fmt: skip
+    joined = metrics.joined(pd.DataFrame(made), rows)
+    found = metrics.guidance_ranks(joined[joined["images.guidance"] != 2.0])
+    assert found["rho with 7.5"][1.0] == pytest.approx(1) and found["exact p"][1.0] == pytest.approx(1 / 3)
+
+
 def test_only_guidances_of_the_same_prompts_are_a_sweep(rows):
     made = [score(f"r-{b}", "tifa", k * (1 if g > 1 else -1), guidance=g) for k, b in enumerate(BACKBONES[:3])
             for g in (1.0, 7.5)] + [score("r-b4", "tifa", 0.3, n=1000, prompts="others")]  # fmt: skip
@@ -162,7 +190,9 @@ def test_length_alone_is_no_agreement():
     tifa = np.array([1, 2, 3, 4, 5, 11, 12, 13, 14, 15]) / 20
     gap = np.array([5, 4, 3, 2, 1, 15, 14, 13, 12, 11]) / 1000
     points = pd.DataFrame({"step": [400] * 5 + [1600] * 5, "tifa": tifa, "caption_gap": gap, "val_loss": -tifa})
-    points = points.assign(information=tifa, flip_accuracy=0.5)
+    points = points.assign(information=tifa, flip_accuracy=0.5, backbone=list("abcdefghij"))
+    twice = metrics.instead(pd.concat([points] * 2), "tiny")[0]  # a second seed of each is nearly the same point
+    assert twice["n"] == 10
     found = pd.DataFrame(metrics.instead(points, "tiny")).set_index("claim")
     found.index = found.index.str.split().str[0]
     assert found.loc["caption_gap", "ours"] < -0.9 and found.loc["caption_gap", "verdict"] == "contradicted"

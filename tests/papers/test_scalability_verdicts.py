@@ -107,6 +107,10 @@ def test_who_does_not_get_there_is_no_sooner_than_its_end():
     assert 1 <= row["ours"] < 1.1 and row["why"] == "1 of 2 not there at the end: counted as if"
     one = Sooner("S5", "big", "small", 3)(both.query("seed == 0"))
     assert (one["ours"], one["verdict"]) == (1, "undecided") and one["why"].startswith("one seed; 1 of 1")
+    first = both.loc[both["step"] > 0, "step"].min()
+    short = both[(both["backbone"] == "small") | (both["step"] <= first)]  # stopped far below it
+    row = Sooner("S5", "big", "small", 2)(short)
+    assert row["verdict"] == "undecided" and row["why"].startswith("2 of 2 not there at the end")
 
 
 def test_what_a_doubling_of_parameters_buys():

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
@@ -18,7 +19,7 @@ def half_of(values_scatter: float, n: int, lost: int, power: float = 0.5) -> flo
 @given(st.floats(0.01, 0.5), st.integers(3, 9), st.sampled_from([1, 2]))
 def test_the_n_that_is_needed_is_the_first_whose_interval_decides_in_8_of_10_trials(value, n, lost):
     half = half_of(1.0, n, lost)
-    found = needed(value, value - half, value + half, n, 0.0, lost)
+    found = needed(value, value - half, value + half, n, (0.0, np.inf), lost)
     if half_of(1.0, n, lost, 0.8) <= value:
         assert found == n
     elif found is None:
@@ -30,7 +31,7 @@ def test_the_n_that_is_needed_is_the_first_whose_interval_decides_in_8_of_10_tri
 def test_the_n_that_is_said_to_decide_does_in_8_of_10_trials():
     rng = np.random.default_rng(0)
     low, high = mean_interval(np.array([-0.2, 0.5, 1.2]))
-    n = needed(0.5, low, high, 3, 0.0)
+    n = needed(0.5, low, high, 3, (0.0, np.inf))
     trials = rng.normal(0.5, 0.7, [4000, n])
     decided = trials.mean(1) - stats.t.isf(0.025, n - 1) * trials.std(1, ddof=1) / n**0.5 > 0
     assert 0.76 < decided.mean() < 0.88
@@ -41,15 +42,27 @@ def test_three_seeds_say_how_many_would_do():
     low, high = mean_interval(gains)
     assert low < 0 < high
     row = verdicts.verdict("S4", "ahead", "tiny", "> 0", 0.01, low, high, 3, (0, np.inf),
-                           needs=needed(0.01, low, high, 3, 0))  # fmt: skip
+                           needs=needed(0.01, low, high, 3, (0, np.inf)))  # fmt: skip
     assert (row["verdict"], row["needs"]) == ("undecided", 10)  # (t 2.262 + 0.883 at power 0.8) / √10 = 0.994 ≤ 1
     decided = verdicts.verdict("S4", "ahead", "tiny", "> 0", 0.01, 0.001, 0.02, 3, (0, np.inf), needs=7)
     assert (decided["verdict"], decided["needs"]) == ("reproduced", None)
 
 
 def test_an_interval_about_the_end_itself_has_no_n():
-    assert needed(0.02, 0.0, 0.04, 3, 0.02) is None
-    assert needed(0.01, None, None, 1, 0.0) is None
+    assert needed(0.02, 0.0, 0.04, 3, (-0.02, 0.02)) is None
+    assert needed(0.01, None, None, 1, (0.0, np.inf)) is None
+
+
+@pytest.mark.parametrize("value", [0.0001, 0.002, 0.01, -0.03])
+def test_between_two_ends_either_may_be_missed(value):
+    """By the nearer end alone, a value in the middle was decided in 62 of 100 trials."""
+    rng, margin = np.random.default_rng(1), 0.02
+    half = stats.t.isf(0.025, 2) * 0.02 / 3**0.5
+    n = needed(value, value - half, value + half, 3, (-margin, margin))
+    trials = rng.normal(value, 0.02, [4000, n])
+    halves, means = stats.t.isf(0.025, n - 1) * trials.std(1, ddof=1) / n**0.5, trials.mean(1)
+    within, beyond = np.abs(means) + halves <= margin, np.abs(means) - halves > margin
+    assert 0.76 < (within if abs(value) < margin else beyond).mean() < 0.88
 
 
 def test_a_rank_correlation_contradicts_only_below_what_noise_leaves_of_it():
@@ -126,7 +139,7 @@ def test_a_table_says_how_much_has_not_been_measured_and_on_which_world():
 def test_the_n_that_decides_is_of_the_intervals_own_level():
     values = np.array([0.5, 1.0, 1.5, 2.2])
     usual, wider = (
-        needed(values.mean(), *mean_interval(values, level), 4, 0.9, level=level) for level in (0.95, 0.975)
+        needed(values.mean(), *mean_interval(values, level), 4, (0.9, np.inf), level=level) for level in (0.95, 0.975)
     )
     assert usual < wider < 1.5 * usual
 
