@@ -31,7 +31,7 @@ CURVE = (
     "caption_gap", "caption_gap_se",
     "flip_accuracy", "flip_accuracy_se",
 )  # fmt: skip
-LARGE = ("D", "C", "C_token", "flops_exact", "flops_paper")  # at tier paper more than 64 bits of a whole number hold
+LARGE = ("D", "C", "C_token", "flops_exact", "flops_paper")  # at tier paper no 64-bit integer holds them
 AGREE = 1e-3  # relative: as close as a run's numbers come when it is trained again
 OF_RUN = ("run", "backbone", "world", "tier", "seed", "loss_space")
 WAY = ["images.loss_space", "images.prompts", "images.steps"]  # scores of images drawn otherwise do not compare

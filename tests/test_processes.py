@@ -39,13 +39,15 @@ def test_an_error_of_whoever_asks_leaves_no_child_behind(tmp_path):
 def test_a_signal_reaches_the_children_and_is_waited_out(tmp_path, signum, until):
     """SIGUSR1, as `sbatch --signal` sends, killed the parent alone: its children went on."""
     waits = f"""
-import pathlib, signal, sys, time
+import os, pathlib, signal, sys, time
 def save(*_):
     pathlib.Path({str(tmp_path / "saved")!r}).touch()
     sys.exit(143)
 signal.signal(signal.SIGTERM, save)
 pathlib.Path({str(tmp_path / "ready")!r}).touch()
-time.sleep(600)"""
+parent = os.getppid()
+while os.getppid() == parent:
+    time.sleep(0.05)"""
     parent = "import sys\nfrom t2ikit.processes import side_by_side\nlist(side_by_side([sys.argv[1:]], 1))"
     process = subprocess.Popen([*PYTHON, parent, *PYTHON, waits], stderr=subprocess.DEVNULL)
     until((tmp_path / "ready").exists)

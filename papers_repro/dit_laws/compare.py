@@ -30,7 +30,7 @@ class Comparison:
     first: str
     second: str
     ratio: PowerFit
-    crossing: float
+    crossing: float  # NaN of parallel laws
     crossing_interval: tuple[float, float] | None  # None: unbounded
 
 
@@ -54,10 +54,12 @@ def paired(first: Profile, second: Profile, counting: str = COUNTINGS[0]) -> Com
     middle, values = float(np.log(ratio.x).mean()), np.log(ratio.y)
     u, level = np.log(ratio.x) - middle, float(values.mean())
     noise, dof = float(np.sum((values - level - ratio.exponent * u) ** 2)) / (len(u) - 2), len(u) - 2
-    wider = (ratio.high - ratio.low) / (plain.high - plain.low)  # what runs share holds for the crossing too
+    # what runs share holds for the crossing too; without scatter there is nothing to widen
+    wider = (ratio.high - ratio.low) / (plain.high - plain.low) if noise > 0 else 1.0
     covariance = noise * wider**2 * np.diag([1 / len(u), 1 / (u @ u)])
     ends = fieller(-level, ratio.exponent, covariance, t_quantile(LEVEL, dof)) or ()
-    place = [float(np.exp(np.clip(middle + v, -600, 600))) for v in (-level / ratio.exponent, *ends)]
+    met = -level / ratio.exponent if ratio.exponent else np.nan
+    place = [float(np.exp(np.clip(middle + v, -600, 600))) for v in (met, *ends)]
     return Comparison(first.label, second.label, ratio, place[0], tuple(place[1:]) if ends else None)
 
 

@@ -204,6 +204,7 @@ def test_where_two_families_cross():
     alike = profile_of(studies.INCONTEXT, "alike", loss=lambda p: 0.9 * loss_at(p), noise=0.003)
     assert compare.paired(OURS, alike).crossing_interval is None
     assert verdicts.crosses("D6", OURS, alike)["verdict"] == "undecided"
+    assert compare.paired(OURS, OURS).crossing_interval is None  # no difference, and no scatter about it
     # what runs share widens the difference of the slopes until it may be none: so does it the crossing
     shared = (0.0, 0.0, 2 * abs(slope))
     ours, others = (replace(p, fit=replace(p.fit, jackknife=shared)) for p in (OURS, other))
