@@ -8,6 +8,7 @@ encodes only what it sees.
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -30,10 +31,12 @@ Encode = Callable[[np.ndarray], dict[str, Tensor]]  # indices of a split → ten
 
 
 class EncodedSplit:
-    """One split of a world through one encoder. `rows(indices)` gives float32 tensors (bool stays bool)."""
+    """One split of a world through one encoder. `rows(indices)` gives float32 tensors (bool stays bool). `encoding`:
+    seconds in which missing shards were encoded, by this process or by one that it waited for."""
 
     def __init__(self, folder: Path, identity: dict[str, str], n: int, encode: Encode) -> None:
         self.folder, self.identity, self.n, self.encode = folder, identity, n, encode
+        self.encoding = 0.0
         index = folder / "index.json"
         if index.exists() and read_json(index) != identity:
             raise UserError(
@@ -64,9 +67,11 @@ class EncodedSplit:
     def _load(self, shard: int) -> dict[str, Tensor]:
         path = self.shard_path(shard)
         if not path.exists():
+            start = time.monotonic()
             with locked(self.folder / ".lock"):  # two runs that start together encode a shard once
                 if not path.exists():
                     self._make(shard)
+            self.encoding += time.monotonic() - start
         return read_tensors(path, "delete this cache shard and run again, it will be encoded anew.")
 
     def _make(self, shard: int) -> None:

@@ -129,8 +129,6 @@ class Loop:
                 leave(signum)  # at once: nothing would be lost, or there is no more patience
 
         with catching(note, *STOPS), self.progress() as bar:
-            if self.step < self.budget.steps:
-                self.encoded()
             while True:
                 last = self.step >= self.budget.steps
                 due = last or self.budget.evaluates(self.step)
@@ -153,14 +151,15 @@ class Loop:
                     leave(signal.SIGINT if signal.SIGINT in received else signal.SIGTERM)
         self.journal.write_row(self.step, "done")
 
-    def encoded(self) -> None:
-        """Have what training reads encoded before the first interval's clock starts: whichever run comes first encodes
-        it for all, and its hours are not that run's."""
-        _ = self.latents, self.states, self.null
+    def encoding(self) -> float:
+        """Seconds that shards took which were not there: whichever run comes first encodes them for all, and its hours
+        are not that run's."""
+        return self.latents.encoding + self.states.encoding
 
     def interval(self, received: list[int], bar: tqdm) -> None:
         """Train to the next step that is logged or evaluated, or until a signal, and log the interval."""
-        start, first = time.monotonic(), self.step
+        _ = self.null  # loads the text encoder
+        encoding, start, first = self.encoding(), time.monotonic(), self.step
         total = torch.zeros(2, device=self.device)  # losses and gradient norms: not finite if any of them is not
         while True:
             total += self.train_step(*self.batch())
@@ -171,7 +170,7 @@ class Loop:
         loss, norm = self.accelerator.reduce(total / (self.step - first), "mean").tolist()
         if not math.isfinite(loss + norm):
             self.fail(f"between steps {first} and {self.step}", first)
-        seconds = time.monotonic() - start
+        seconds = time.monotonic() - start - (self.encoding() - encoding)
         rate = (self.step - first) * self.config.batch / seconds
         self.journal.seconds += seconds
         bar.set_postfix(loss=f"{loss:.4f}", images_s=f"{rate:.0f}", refresh=False)

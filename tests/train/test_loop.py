@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from t2ikit import files, runs
-from t2ikit.cache import cached_latents
+from t2ikit.cache import EncodedSplit, cached_latents
 from t2ikit.errors import Busy, UserError
 from t2ikit.files import read_json, read_lines, write_atomic, write_json
 from t2ikit.runs import holder_of
@@ -239,17 +239,19 @@ def test_a_signal_while_nothing_is_unsaved_ends_it_at_once(smoke, home, whole, m
     assert weights_of(folder) == weights_of(unbroken) and log_of(folder) == log_of(unbroken)
 
 
-def test_what_encodes_for_all_runs_is_not_the_first_ones_time(smoke, monkeypatch):
-    """The clock of the first interval starts when everything is encoded."""
-    interval, encoded = Loop.interval, []
+def test_what_encodes_for_all_runs_is_not_the_first_ones_time(smoke, monkeypatch, tmp_path):
+    """Each shard takes a day to encode, and whichever run meets it first has not trained for days."""
+    monkeypatch.setenv("T2IKIT_HOME", str(tmp_path))
+    make, clock, days = EncodedSplit._make, time.monotonic, []
 
-    def timed(self, *arguments):
-        encoded.append({"latents", "states", "null"} <= set(vars(self)))
-        interval(self, *arguments)
+    def slow(split, shard):
+        make(split, shard)
+        days.append(shard)
 
-    monkeypatch.setattr(Loop, "interval", timed)
-    train(*smoke(steps=2, seed=3))
-    assert all(encoded) and encoded
+    monkeypatch.setattr(EncodedSplit, "_make", slow)
+    monkeypatch.setattr(time, "monotonic", lambda: clock() + 86400 * len(days))
+    folder = train(*smoke(steps=2, seed=3))
+    assert len(days) >= 2 and runs.row(folder)["seconds"] < 86400
 
 
 def test_a_training_leaves_the_process_the_threads_it_had(smoke):
