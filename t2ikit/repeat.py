@@ -9,10 +9,10 @@ import pandas as pd
 
 from t2ikit.config import Budget
 from t2ikit.errors import UserError
-from t2ikit.files import read_json
+from t2ikit.files import read_json, write_csv
 from t2ikit.generate import config_of, same_parts
 from t2ikit.results import read_committed, read_run
-from t2ikit.runs import home
+from t2ikit.runs import home, merging
 from t2ikit.train.folder import run_folder
 from t2ikit.train.loop import train
 from t2ikit.train.setup import Parts, resolve
@@ -45,7 +45,8 @@ def committed_run(path: Path) -> tuple[Parts, Budget, pd.DataFrame]:
 
 def repeat(path: Path, steps: int | None = None, root: Path | None = None) -> pd.DataFrame:
     """Train the run of RESULTS/configs/RUN.json anew under `root` (default: $T2IKIT_HOME/repeats) up to the last
-    evaluation within `steps`. A row an evaluation and score: step, score, committed, again, off (relative)."""
+    evaluation within `steps`. A row an evaluation and score: step, score, committed, again, off (relative), and on what
+    both were trained: device, device_again."""
     parts, budget, curves = committed_run(path)
     if steps is not None:
         within = tuple(step for step in budget.eval_at if step <= steps)
@@ -54,11 +55,26 @@ def repeat(path: Path, steps: int | None = None, root: Path | None = None) -> pd
         budget = replace(budget, steps=within[-1], eval_at=within)
     root = root or home() / "repeats"
     train(parts.config, budget, root, parts)
-    again = read_run(run_folder(parts, root)).curves.set_index("step")
+    found = read_run(run_folder(parts, root))
+    again, devices = found.curves.set_index("step"), (_device(path), found.runs["device"].item())
     rows = []
     for at in curves[curves["step"] <= budget.steps].to_dict("records"):
         for score in SCORES:
             if pd.notna(was := at.get(score)):
                 now = float(again.loc[at["step"], score])
-                rows.append((at["step"], score, was, now, abs(now - was) / max(abs(was), 1e-12)))
-    return pd.DataFrame(rows, columns=["step", "score", "committed", "again", "off"])
+                rows.append((at["step"], score, was, now, abs(now - was) / max(abs(was), 1e-12), *devices))
+    return pd.DataFrame(rows, columns=["step", "score", "committed", "again", "off", "device", "device_again"])
+
+
+def keep(file: Path, run: str, table: pd.DataFrame) -> None:
+    """Merge what `repeat` found of `run` into a CSV file; the same evaluation on the same device replaces the older."""
+    with merging(file):
+        frames = [pd.read_csv(file)] if file.exists() else []
+        whole = pd.concat([*frames, table.assign(run=run)[["run", *table.columns]]])
+        key = ["run", "step", "score", "device_again"]
+        write_csv(file, whole.drop_duplicates(key, keep="last").sort_values(key, kind="stable"))
+
+
+def _device(path: Path) -> str:
+    """On what the run of RESULTS/configs/RUN.json was trained last."""
+    return read_json(path)["segments"][-1]["device"]

@@ -34,6 +34,10 @@ CURVE = (
 LARGE = ("D", "C", "C_token", "flops_exact", "flops_paper")  # at tier paper no 64-bit integer holds them
 AGREE = 1e-3  # relative: as close as a run's numbers come when it is trained again
 OF_RUN = ("run", "backbone", "world", "tier", "seed", "loss_space")
+OTHER = (
+    "was trained again and has other numbers than in {}, as on another processor: train another seed, or take what is "
+    "of it there away first."
+)
 WAY = ["images.loss_space", "images.prompts", "images.steps"]  # scores of images drawn otherwise do not compare
 
 
@@ -249,11 +253,14 @@ def settled(folder: Path) -> bool:
 
 
 def export(folders: Sequence[Path], results: Path) -> int:
-    """Merge runs into `results`; returns how many there were, without those that are being trained further. A run's
-    newer rows replace its older, unless those go further; see also `_elsewhere`."""
+    """Merge runs into `results`; returns how many are there now, without those that are being trained further and those
+    that are `differing`. A run's newer rows replace its older, unless those go further; see also `_elsewhere`."""
     if not (folders := [f for f in folders if settled(f)]):
         return 0
     with merging(results):
+        other = differing(folders, results)
+        if not (folders := [f for f in folders if f.name not in other]):
+            return 0
         kept = read_committed(results)
         steps = dict(kept.runs.reindex(columns=["run", "steps"]).itertuples(index=False, name=None))
         newer = [f for f in folders if row(f)["steps"] >= steps.get(f.name, 0)]
@@ -273,6 +280,21 @@ def export(folders: Sequence[Path], results: Path) -> int:
             by = ["backbone", "world", "tier", "seed", "run"] + (["step"] if kind == "curves" else [])
             write_csv(results / f"{kind}.csv", frame.sort_values(by, kind="stable"))
     return len(folders)
+
+
+def differing(folders: Sequence[Path], results: Path) -> list[str]:
+    """Runs that `results` has of another training, which gave other numbers, as another processor does: what was
+    measured of that one's images is not of these weights, and the two never mix."""
+    known = read_committed(results)
+    again = [f for f in folders if f.name in set(known.runs["run"])]
+    off = _off(known.curves, read_live(again).curves) if again else {}
+    return [run for run, difference in off.items() if difference > AGREE]
+
+
+def refuse_differing(folders: Sequence[Path], results: Path) -> None:
+    """Before images of runs are scored or drawn for `results`."""
+    for run in differing([f for f in folders if (f / "row.json").exists()], results)[:1]:
+        raise UserError(f"{run} {OTHER.format(results)}")
 
 
 def _elsewhere(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
@@ -296,6 +318,10 @@ def _with_averages(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
 
 def _alike(old: pd.DataFrame, new: pd.DataFrame) -> set[str]:
     """The runs whose older and newer evaluations agree within `AGREE` wherever both were made."""
+    return {run for run, off in _off(old, new).items() if off <= AGREE}
+
+
+def _off(old: pd.DataFrame, new: pd.DataFrame) -> dict[str, float]:
+    """How far the validation losses of two trainings lie apart at most, relatively, of the runs that both evaluate."""
     both = old.merge(new, on=["run", "loss_space", "step"], suffixes=("", " now"))
-    off = both["run"][(both["val_loss now"] / both["val_loss"] - 1).abs() > AGREE]
-    return set(both["run"]) - set(off)
+    return (both["val_loss now"] / both["val_loss"] - 1).abs().groupby(both["run"]).max().to_dict()

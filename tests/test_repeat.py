@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
@@ -52,8 +53,30 @@ def test_a_number_that_is_off_is_status_1(committed, monkeypatch, capsys):
     rows = json.loads(capsys.readouterr().out)
     assert max(r["off"] for r in rows) == pytest.approx(0.01 / 1.01, rel=1e-3)
     assert status("--steps", "2") == 0
-    monkeypatch.setattr("t2ikit.repeat.repeat", lambda *_: pd.DataFrame({"step": [2], "off": [float("nan")]}))
+    broken = {"step": [2], "off": [float("nan")], "device": ["a"], "device_again": ["a"]}
+    monkeypatch.setattr("t2ikit.repeat.repeat", lambda *_: pd.DataFrame(broken))
     assert status() == 1
+
+
+def test_another_processor_is_named_and_what_was_found_is_kept(committed, tmp_path, monkeypatch, capsys):
+    """Its rounding makes another run of the same configuration; nothing said so."""
+    out = tmp_path / "repeats.csv"
+    monkeypatch.setattr(sys, "argv", ["t2ikit", "repeat", str(committed), "--export", str(out)])
+
+    def said():
+        with suppress(SystemExit):
+            cli.main()
+        return capsys.readouterr().err
+
+    assert "rounds otherwise" not in said()
+    noted = json.loads(committed.read_text())
+    here = noted["segments"][0]["device"]
+    committed.write_text(json.dumps(noted | {"segments": [noted["segments"][0] | {"device": "Abacus × 2"}]}))
+    assert f"was trained on Abacus × 2, this one on {here}, which rounds otherwise" in said()
+    kept = pd.read_csv(out)
+    assert set(kept["run"]) == {committed.stem} and set(kept["step"]) == {2, 4}
+    assert set(kept["device"]) == {"Abacus × 2"} and set(kept["device_again"]) == {here}
+    assert not kept.duplicated(["step", "score"]).any() and kept["off"].max() < 1e-6
 
 
 def test_what_cannot_be_repeated_is_one_sentence(committed, home, monkeypatch, capsys):

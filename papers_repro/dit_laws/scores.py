@@ -27,7 +27,7 @@ from t2ikit.files import append_line, read_json, read_lines, write_csv
 from t2ikit.generate import config_of, generate, load_run
 from t2ikit.objectives import DDPM, RectifiedFlow
 from t2ikit.probe import Probe, make_probe
-from t2ikit.results import finished, read_live
+from t2ikit.results import finished, read_live, refuse_differing
 from t2ikit.runs import home, merging
 from t2ikit.train.setup import Parts
 
@@ -196,9 +196,10 @@ def main(
     from papers_repro.dit_laws.studies import RESULTS, STUDIES
 
     chosen = STUDIES[choose("study", study, STUDIES)]
-    live = read_live(finished(home() / "runs"))
+    points = chosen.table(read_live(finished(home() / "runs")), tier)
+    refuse_differing([home() / "runs" / run for run in points["run"].unique()], RESULTS)
     sets = [tuple(choose_set(text)) for text in on or []]
-    new = of_table(chosen.table(live, tier), RESULTS, metric or list(METRICS), tier, sets, images)
+    new = of_table(points, RESULTS, metric or list(METRICS), tier, sets, images)
     new = new.drop(columns=["world", "captions"])
     new = new.rename(columns={"steps": "step", "on_world": "world", "on_captions": "captions"})[COLUMNS]
     with merging(RESULTS / FILE):

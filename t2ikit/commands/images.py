@@ -28,8 +28,10 @@ def sample(
     device: Device = "cpu",
 ) -> None:
     """Draw prompts from trained runs: one sheet of images a run, its path on stdout."""
-    from t2ikit import samples
+    from t2ikit import results, samples
 
+    if export:
+        results.refuse_differing(runs, export)
     if not prompts.exists():
         raise UserError(f"There is no file {prompts}: give a text file with a prompt a line.")
     try:
@@ -80,6 +82,7 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Score images with intervals over prompts; of several runs each is compared with the first. Again, it goes on."""
+    from t2ikit import results
     from t2ikit.evaluation import harness, tables
     from t2ikit.evaluation.sets import Sampling, snapshots_of
 
@@ -87,6 +90,7 @@ def evaluate(
     if difference == 0 or not math.isfinite(difference):
         raise UserError(f"A difference of {difference:g} needs no prompts: give a number other than zero.")
     if export:  # before hours of scoring, not after
+        results.refuse_differing(runs, export.parent)
         if export.exists():
             tables.read(export)
         elif not os.access(folder := next(p for p in export.absolute().parents if p.exists()), os.W_OK):

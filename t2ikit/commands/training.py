@@ -112,22 +112,34 @@ def repeat(
     steps: Annotated[int | None, typer.Option(help="Train so many steps at most (default: all of them).")] = None,
     within: Annotated[float, typer.Option(help="Relative difference up to which a number is the same.")] = 1e-3,
     runs: Annotated[Path | None, typer.Option(help="Folder to train in (default: $T2IKIT_HOME/repeats).")] = None,
+    export: Annotated[Path | None, typer.Option(help="Also merge what was found into this CSV file.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Train a committed run again and hold its numbers against the committed ones. Status 1 if one is off."""
-    from t2ikit.repeat import repeat as train_again
+    """Train a committed run again and hold its numbers against the committed ones. Status 1 if one is off, as it will
+    be on another kind of processor: that rounds otherwise, and training makes another run of it, as another seed
+    does."""
+    from t2ikit import repeat as again
 
     if not config.is_file():
         raise UserError(f"There is no file {config}: name a committed run as RESULTS/configs/RUN.json.")
-    table = train_again(config, steps, runs)
+    table = again.repeat(config, steps, runs)
     off = table[~(table["off"] <= within)]  # NaN is off
+    if export:
+        again.keep(export, config.resolve().stem, table)
     if as_json:
         emit(table.to_dict("records"))
     else:
-        print(table.to_string(index=False, formatters={"off": "{:.1e}".format}))
+        shown = table.drop(columns=["device", "device_again"])
+        print(shown.to_string(index=False, formatters={"off": "{:.1e}".format}))
         print(
             f"{len(table) - len(off)} of {len(table)} numbers are the same within {within:g}; the largest relative "
             f"difference is {table['off'].max():.1e} (tables keep seven digits)."
+        )
+    was, here = table[["device", "device_again"]].iloc[0]
+    if was != here:
+        say(
+            f"The committed run was trained on {was}, this one on {here}, which rounds otherwise: the same numbers to "
+            "1e-3 can be expected of the first steps alone."
         )
     if len(off):
         raise typer.Exit(1)
@@ -201,6 +213,7 @@ def study(
     root = home() / "runs"
     folders = trained(wanted, root, say) if dry_run else train_apart(wanted, root, workers)
     if export:
+        say_differing(folders, export)
         say(f"{results.export(folders, export)} of {len(wanted)} runs, those trained here, are in {export}.")
         if folders and along_budgets and not rates:
             say(f"The study's points are in {whole.export_points(export, tier)}.")
@@ -213,6 +226,14 @@ def study(
         print(table[["backbone", "seed", "lr", "val_loss", "above"]].to_string(index=False))
         if save:
             save_rates(save, table)
+
+
+def say_differing(folders: list[Path], export: Path) -> None:
+    """Name the runs that an export leaves as they are there."""
+    from t2ikit import results
+
+    for run in results.differing(folders, export):
+        say(f"{run} {results.OTHER.format(export)}")
 
 
 def whole_numbers(seeds: str) -> list[int]:
@@ -259,7 +280,9 @@ def runs(
     if export:
         from t2ikit import results
 
-        say(f"{results.export(results.finished(folder or home() / 'runs'), export)} finished runs are in {export}.")
+        done = results.finished(folder or home() / "runs")
+        say_differing(done, export)
+        say(f"{results.export(done, export)} finished runs are in {export}.")
     if as_json:
         return emit(rows)
     if not rows:
