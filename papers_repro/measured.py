@@ -15,6 +15,8 @@ from t2ikit import laws
 from t2ikit.papers import COLUMNS, NUMBERS
 
 ROOT = Path(__file__).resolve().parent.parent
+REPEATS = ROOT / "papers_repro" / "repeats.csv"
+LOSSES = ("val_loss", "val_loss_averaged")
 
 
 @functools.cache
@@ -80,6 +82,21 @@ def count_of(rows: pd.DataFrame) -> str:
     """How many verdicts there are of each kind, in words."""
     n = Counter(rows["verdict"])
     return f"{n['reproduced']} reproduced, {n['contradicted']} contradicted, {n['undecided']} undecided"
+
+
+def repeats_table() -> str:
+    """Rows that `t2ikit repeat --export papers_repro/repeats.csv` trained again: how far each loss lies off at the
+    first evaluation and at the last."""
+    table = pd.read_csv(REPEATS)
+    table = table[table["score"].isin(LOSSES)]
+    lines = ["", "| run | trained on, and again on | step | validation loss | off | averaged weights | off |"]
+    lines.append("|---" * 7 + "|")
+    for (run, was, again), of in table.groupby(["run", "device", "device_again"], sort=False):
+        for step in dict.fromkeys([of["step"].min(), of["step"].max()]):
+            at = of[of["step"] == step].set_index("score")
+            cells = [f"{at.committed[s]:.4f} | {at.off[s]:.1e}" if s in at.index else "– | –" for s in LOSSES]
+            lines.append(f"| `{run}` | {was}, {again} | {step:,} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 def first_figure() -> str:

@@ -45,6 +45,7 @@ def claims_of(path: Path) -> pd.DataFrame:
 VALUES: dict[str, Callable[[], str]] = {
     "verdicts": lambda: count_of(pd.concat(map(claims_of, CLAIMS))),
     "decided": lambda: decided(pd.concat(map(claims_of, CLAIMS))),
+    "repeats": measured.repeats_table,
     "fig03": lambda: scalability.results_table(studies.FIG03),
     "fig06": lambda: scalability.results_table(studies.FIG06, "scenes"),
     "rates": scalability.rate_table,
@@ -108,6 +109,7 @@ VALUES: dict[str, Callable[[], str]] = {
     "D6": lambda: summary(dit.families()),
     "D6 vertices": lambda: dit.vertices_table(dit.of_families()),
     "worlds": lambda: dit.vertices_table(dit.of_worlds()),
+    "captions": lambda: dit.vertices_table(dit.of_captions()),
     "D2 pictograms": lambda: verdict_table(dit.on_pictograms()),
     "D6 D16": lambda: so_far(dit.families()),
     "D10": lambda: summary(dit.learning_rates()),

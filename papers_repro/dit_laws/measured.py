@@ -86,6 +86,11 @@ def of_worlds() -> list[profiles.Profile]:
     return [incontext(label="scenes"), *(profiled(*of) for of in others.items())]
 
 
+def of_captions() -> list[profiles.Profile]:
+    others = {studies.DENSE.name: "dense", studies.SPARSE.name: "sparse"}
+    return [incontext(label="medium"), *(profiled(*of) for of in others.items())]
+
+
 def on_pictograms() -> pd.DataFrame:
     """D1 and D2 on real pairs."""
     return verdicts_of(claims.optima(profiled(studies.PICTOGRAMS.name, "in-context, on pictograms")))
