@@ -126,6 +126,12 @@ def test_a_training_with_other_numbers_takes_no_committed_row_away(folder, tmp_p
     assert contents(out) == before
 
 
+def test_a_run_that_is_not_evaluated_yet_differs_from_nothing(folder, tmp_path):
+    export(finished(folder), tmp_path / "results")
+    write_lines(folder / "a-0" / "log.jsonl", [])
+    assert results.differing([folder / "a-0"], tmp_path / "results") == []
+
+
 def test_a_shorter_run_does_not_replace_a_longer_one(folder, tmp_path):
     """A run trained again on another machine to a study's smaller budget took the committed row of the larger away."""
     export(finished(folder), tmp_path / "results")
