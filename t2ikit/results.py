@@ -323,7 +323,5 @@ def _alike(old: pd.DataFrame, new: pd.DataFrame) -> set[str]:
 
 def _off(old: pd.DataFrame, new: pd.DataFrame) -> dict[str, float]:
     """How far the validation losses of two trainings lie apart at most, relatively, of the runs that both evaluate."""
-    if not (len(old) and len(new)):  # begun, and not evaluated yet
-        return {}
     both = old.merge(new, on=["run", "loss_space", "step"], suffixes=("", " now"))
     return (both["val_loss now"] / both["val_loss"] - 1).abs().groupby(both["run"]).max().to_dict()
