@@ -1,7 +1,9 @@
 """A committed row is trained again by one command, and a number that is off is seen."""
 
 import json
+import os
 import shutil
+import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -14,12 +16,22 @@ from t2ikit.errors import UserError
 from t2ikit.repeat import SCORES, repeat
 from t2ikit.results import export
 
+REPOSITORY = Path(__file__).resolve().parents[1]
+
 
 @pytest.fixture
 def committed(trained, home, tmp_path):
     """The configuration of a run in a folder of results."""
     export([shutil.copytree(trained, home / "runs" / trained.name)], tmp_path / "results")
     return tmp_path / "results" / "configs" / f"{trained.name}.json"
+
+
+def off_by(factor, committed):
+    """Change a committed number."""
+    path = committed.parent.parent / "curves.csv"
+    curves = pd.read_csv(path)
+    curves.loc[curves["step"] == 4, "val_loss"] *= factor
+    curves.to_csv(path, index=False)
 
 
 def test_a_row_gives_its_numbers_again(committed, home):
@@ -36,10 +48,7 @@ def test_a_configuration_is_found_from_inside_its_folder(committed, home, monkey
 
 
 def test_a_number_that_is_off_is_status_1(committed, monkeypatch, capsys):
-    path = committed.parent.parent / "curves.csv"
-    curves = pd.read_csv(path)
-    curves.loc[curves["step"] == 4, "val_loss"] *= 1.01
-    curves.to_csv(path, index=False)
+    off_by(1.01, committed)
 
     def status(*options):
         monkeypatch.setattr(sys, "argv", ["t2ikit", "repeat", str(committed), *options])
@@ -68,15 +77,43 @@ def test_another_processor_is_named_and_what_was_found_is_kept(committed, tmp_pa
             cli.main()
         return capsys.readouterr().err
 
-    assert "rounds otherwise" not in said()
     noted = json.loads(committed.read_text())
     here = noted["segments"][0]["device"]
     committed.write_text(json.dumps(noted | {"segments": [noted["segments"][0] | {"device": "Abacus × 2"}]}))
-    assert f"was trained on Abacus × 2, this one on {here}, which rounds otherwise" in said()
+    assert "rounds otherwise" not in said()  # it did not
     kept = pd.read_csv(out)
     assert set(kept["run"]) == {committed.stem} and set(kept["step"]) == {2, 4}
     assert set(kept["device"]) == {"Abacus × 2"} and set(kept["device_again"]) == {here}
     assert not kept.duplicated(["step", "score"]).any() and kept["off"].max() < 1e-6
+    off_by(1.01, committed)
+    heard = said()
+    assert f"was trained on Abacus × 2, this one on {here}, which rounds otherwise" in heard
+    assert "docs/another_processor.md" in heard and (REPOSITORY / "docs" / "another_processor.md").is_file()
+
+
+NAMED = """import torch
+from t2ikit.train.journal import cpu_name, device_name
+print(cpu_name(), device_name(torch.device("cpu")), sep="|")"""
+
+
+@pytest.mark.skipif(not shutil.which("cc"), reason="needs a C compiler")
+def test_kernels_of_another_makers_processor_are_noted(tmp_path):
+    """With the library of docs/another_processor.md an AMD trains an Intel's rows; its own name stood in their row."""
+    page = (REPOSITORY / "docs" / "another_processor.md").read_text()
+    (tmp_path / "as_intel.c").write_text(page.split("```c\n")[1].split("```")[0])
+    library = tmp_path / "as_intel.so"
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, tmp_path / "as_intel.c"], check=True)
+
+    def named(**environment):
+        asked = subprocess.run(
+            [sys.executable, "-c", NAMED], env=os.environ | environment, capture_output=True, text=True, check=True
+        )
+        return asked.stdout.strip().split("|")
+
+    processor, plain = named()
+    noted = named(LD_PRELOAD=str(library))[1]
+    assert plain.startswith(f"{processor} × ") and "MKL" not in plain
+    assert noted == plain if "Intel" in processor else noted == f"{plain}, MKL as on Intel"
 
 
 def test_what_cannot_be_repeated_is_one_sentence(committed, home, monkeypatch, capsys):

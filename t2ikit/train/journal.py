@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import platform
 import shutil
 import subprocess
@@ -138,10 +139,20 @@ def memory_bytes(device: torch.device) -> int:
 
 
 def device_name(device: torch.device) -> str:
-    """The accelerator's name, or the processor's with its number of cores."""
+    """The accelerator's name, or the processor's with its number of cores and, where that is another, the maker whose
+    kernels MKL takes: rows of equal names round alike."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{cpu_name()} × {psutil.cpu_count(logical=False) or psutil.cpu_count()}"
+    name = f"{cpu_name()} × {psutil.cpu_count(logical=False) or psutil.cpu_count()}"
+    return f"{name}, MKL as on Intel" if "Intel" not in name and mkl_sees_intel() else name
+
+
+def mkl_sees_intel() -> bool:
+    """Whether a library loaded first tells MKL that the processor is one of Intel's (docs/another_processor.md)."""
+    try:
+        return bool(ctypes.CDLL(None).mkl_serv_intel_cpu_true())
+    except (AttributeError, OSError, TypeError):  # no such library; no way to ask on Windows
+        return False
 
 
 def cpu_name() -> str:
