@@ -89,13 +89,13 @@ def repeats_table() -> str:
     first evaluation and at the last."""
     table = pd.read_csv(REPEATS)
     table = table[table["score"].isin(LOSSES)]
-    lines = ["", "| run | trained on, and again on | step | validation loss | off | averaged weights | off |"]
-    lines.append("|---" * 7 + "|")
+    lines = ["", "| run | trained on | again on | step | validation loss | off | averaged weights | off |"]
+    lines.append("|---" * 8 + "|")
     for (run, was, again), of in table.groupby(["run", "device", "device_again"], sort=False):
         for step in dict.fromkeys([of["step"].min(), of["step"].max()]):
             at = of[of["step"] == step].set_index("score")
             cells = [f"{at.committed[s]:.4f} | {at.off[s]:.1e}" if s in at.index else "– | –" for s in LOSSES]
-            lines.append(f"| `{run}` | {was}, {again} | {step:,} | {' | '.join(cells)} |")
+            lines.append(f"| `{run}` | {was} | {again} | {step:,} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
