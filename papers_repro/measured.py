@@ -84,8 +84,8 @@ def count_of(rows: pd.DataFrame) -> str:
 
 
 def repeats_table() -> str:
-    """Rows that `t2ikit repeat --export papers_repro/repeats.csv` trained again: how many of their losses, gaps and flips
-    came again, by the two processors."""
+    """Rows that `t2ikit repeat --export papers_repro/repeats.csv` trained again: how many of their losses, gaps and
+    flips came again, by the two processors."""
     lines = ["", "| trained on | again on | rows | steps at most | numbers | off by more than 1e-3 | furthest off |"]
     lines.append("|---" * 7 + "|")
     for (was, again), of in pd.read_csv(REPEATS).groupby(["device", "device_again"]):
