@@ -34,7 +34,7 @@ def write_csv(path: Path, table: pd.DataFrame, index: bool = False) -> None:
         whole = (values % 1 == 0) & (values.abs() < 2**53)
         if whole.all() and any(float(f"{v:.7g}") != v for v in values):
             table[name] = table[name].astype("Int64")
-    for name in table.select_dtypes("object"):  # numbers among texts, which `float_format` does not reach
+    for name in [n for n in table if table[n].dtype.kind == "O"]:  # numbers among texts: `float_format` passes them by
         table[name] = [float(f"{v:.7g}") if isinstance(v, float) and v % 1 else v for v in table[name]]
     write_atomic(path, table.to_csv(index=index, float_format="%.7g").encode())
 

@@ -125,5 +125,5 @@ def test_tables_have_seven_digits_but_whole_numbers_keep_theirs(tmp_path):
     write_csv(tmp_path / "b.csv", pd.DataFrame({"flips": pd.Series([0.5978494623655914, None], dtype=object)}))
     assert (tmp_path / "b.csv").read_text().splitlines() == ["flips", "0.5978495", '""']
     # as the claims' column of what the paper says has it
-    write_csv(tmp_path / "c.csv", pd.DataFrame({"paper": ["< 0", 0.2261950531005082, 20240402.0, None]}))
-    assert (tmp_path / "c.csv").read_text().splitlines() == ["paper", "< 0", "0.2261951", "20240402.0", '""']
+    write_csv(tmp_path / "c.csv", pd.DataFrame({"id": list("abc"), "paper": ["< 0", 0.2261950531005082, None]}))
+    assert (tmp_path / "c.csv").read_text().splitlines() == ["id,paper", "a,< 0", "b,0.2261951", "c,"]
